@@ -1,0 +1,156 @@
+// Package bot holds the vocabulary that the other packages share: addresses, fingerprints, the manifest, limits, what
+// core's account knows, and what is recorded of a run. It does no I/O and imports nothing of ours.
+package bot
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Address is a mailbox address as in RFC 5321, local-part@domain, in lower case.
+type Address string
+
+// ErrAddress is wrapped by ParseAddress.
+var ErrAddress = errors.New("not a mail address")
+
+// ParseAddress takes the bare form local@domain (no display name, no angle brackets) and lowers its case. It accepts what
+// chatmail relays issue and refuses everything that could be mistaken for a path, a header or a second address.
+func ParseAddress(s string) (Address, error) {
+	s = strings.ToLower(strings.TrimSpace(s))
+	local, domain, ok := strings.Cut(s, "@")
+	if !ok || local == "" || domain == "" || len(s) > 254 || len(local) > 64 {
+		return "", fmt.Errorf("%w: %q: want local@domain", ErrAddress, s)
+	}
+	for _, r := range local {
+		if !isAddressRune(r) && r != '+' && r != '=' {
+			return "", fmt.Errorf("%w: %q: %q may not stand in the local part", ErrAddress, s, r)
+		}
+	}
+	for _, r := range strings.Trim(domain, "[]") {
+		if !isAddressRune(r) && r != ':' {
+			return "", fmt.Errorf("%w: %q: %q may not stand in the domain", ErrAddress, s, r)
+		}
+	}
+	if strings.HasPrefix(local, ".") || strings.Contains(s, "..") {
+		return "", fmt.Errorf("%w: %q: dots may not lead or double", ErrAddress, s)
+	}
+	return Address(s), nil
+}
+
+func isAddressRune(r rune) bool {
+	return r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '.' || r == '-' || r == '_'
+}
+
+// Local is the part before the @.
+func (a Address) Local() string { local, _, _ := strings.Cut(string(a), "@"); return local }
+
+// Domain is the part after the @.
+func (a Address) Domain() string { _, domain, _ := strings.Cut(string(a), "@"); return domain }
+
+// Fingerprint is that of an OpenPGP key, in upper-case hexadecimal (40 digits for v4 keys, 64 for v6). It is the identity
+// of a contact; an address is not.
+type Fingerprint string
+
+// Generation numbers one immutable state of a bot's account or folder on disk; 0 means that there is none yet.
+type Generation int64
+
+// Runtime says what runs the bot's code.
+type Runtime string
+
+// The runtimes that a manifest may name. So far only RuntimeJS can be installed.
+const (
+	RuntimeJS     Runtime = "js"
+	RuntimeWASM   Runtime = "wasm"
+	RuntimeNative Runtime = "native"
+)
+
+// Manifest is a checked bot.toml. Its format is described in package bundle.
+type Manifest struct {
+	Name          string
+	Summary       string
+	Version       string
+	License       string
+	SourceCodeURL string
+	Contact       string // how to reach the author: invite link, mailto: or address
+	Icon          string // path in the bundle, or empty
+	Runtime       Runtime
+	Main          string // path in the bundle
+	Limits        Limits
+	PerUser       PerUser
+	GroupPrivacy  bool // in groups only commands, mentions and answers to the bot wake it
+	Commands      []Command
+}
+
+// Command is one that the bot understands, without the leading slash.
+type Command struct {
+	Name        string
+	Description string
+}
+
+// Limits bound one run. A manifest may lower the operator's, never raise them.
+type Limits struct {
+	Memory int64         // bytes
+	Wall   time.Duration // wall clock
+}
+
+// PerUser bounds what one contact may cause.
+type PerUser struct {
+	MailsPerHour   int
+	MailsPerDay    int
+	SecondsPerHour int   // wall-clock seconds of runs
+	BytesPerHour   int64 // received and sent
+}
+
+// AccountState is what the gate must know of core's account, read from dc.db inside core's sandbox at the end of a session.
+// It has been shaped by foreign mail: every field is bounded by its reader and parsed as hostile input.
+type AccountState struct {
+	Schema           int      `json:"schema"`   // dc.db's schema version
+	Readable         bool     `json:"readable"` // false: the schema is unknown, and core must decide on what the gate cannot
+	SelfKeys         [][]byte `json:"self_keys"`
+	PublicKeys       [][]byte `json:"public_keys"` // binary transferable public keys of the contacts
+	InviteNumbers    []string `json:"invite_numbers"`
+	AuthTokens       []string `json:"auth_tokens"`
+	BroadcastSecrets []string `json:"broadcast_secrets"`
+}
+
+// Pending counts the rows that core has still to work on: a session with Pending left is not drained.
+type Pending struct {
+	SMTP      int `json:"smtp"`
+	Status    int `json:"smtp_status_updates"`
+	Download  int `json:"download"`
+	PostMsgs  int `json:"available_post_msgs"`
+	IMAPQueue int `json:"imap"` // moves, deletions and flags that core wants of its server
+}
+
+// Drained reports whether nothing is left that would be lost to the user if core ended now.
+func (p Pending) Drained() bool { return p.SMTP == 0 && p.Status == 0 && p.Download == 0 && p.PostMsgs == 0 }
+
+// RunStatus is how a run ended, in the words of isolate's meta file.
+type RunStatus string
+
+// The ways a run ends. RunOK is the only one that lets the bot's messages out.
+const (
+	RunOK       RunStatus = "OK" // exit code 0, handler resolved
+	RunError    RunStatus = "RE" // the bot's own error
+	RunSignal   RunStatus = "SG" // died on a signal
+	RunTimeout  RunStatus = "TO" // wall clock or CPU
+	RunInternal RunStatus = "XX" // our fault or the host's
+)
+
+// RunRecord is what is kept of one run. The JSON keys are those of isolate(1) where it has one.
+type RunRecord struct {
+	Status    RunStatus     `json:"status"`
+	ExitCode  int           `json:"exitcode"`
+	ExitSig   int           `json:"exitsig,omitempty"`
+	CPU       time.Duration `json:"time"`
+	Wall      time.Duration `json:"time-wall"`
+	Memory    int64         `json:"cg-mem"` // peak bytes of the cgroup
+	OOMKilled bool          `json:"cg-oom-killed,omitempty"`
+	Message   string        `json:"message,omitempty"` // for the author
+	Log       string        `json:"log,omitempty"`     // what the bot wrote, bounded
+
+	CoreCPU    time.Duration `json:"core-time"`
+	CoreMemory int64         `json:"core-cg-mem"`
+}
