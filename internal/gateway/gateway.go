@@ -1,0 +1,283 @@
+// Package gateway stands between a bot and core: JSON-RPC 2.0 over JSON Lines, positional parameters, core's own method
+// names. Core's API is fully privileged, and the bot means harm until shown otherwise, so a method passes only if the policy
+// names it, with every parameter checked against the kind that the policy gives it.
+//
+// Promises:
+//   - A method without a row is refused; a refusal is a JSON-RPC error that names the method, the reason and what to do.
+//   - The account id in a call is replaced by the bot's own. Messages go only to the chats of the run.
+//   - A path that the bot names is fetched from the bot's own sandbox and handed to core as a private copy; a path of core's
+//     in an answer is replaced by the one under which the bot can open the file, or by null.
+//   - Lines, depth, calls, calls in flight, messages, texts and files are bounded; over a bound the call is refused, over the
+//     length of a line the bot's stream ends with ErrLine.
+//   - After Serve has returned nothing reaches core any more.
+//
+// Lines without an id are notifications of the worker (see package worker) and are handed to Options.Notify.
+package gateway
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+)
+
+// Core is the part of core's client that the gateway needs.
+type Core interface {
+	Raw(ctx context.Context, method string, params json.RawMessage) (json.RawMessage, error)
+}
+
+// Files moves files between the bot's sandbox and core's.
+type Files interface {
+	// Take fetches a file of at most max bytes that the bot named and returns the path of core's private copy.
+	Take(ctx context.Context, botPath, filename string, max int64) (corePath string, err error)
+	// Show returns the path under which the bot can open one of core's files, and whether there is one.
+	Show(corePath string) (botPath string, ok bool)
+}
+
+// Limits bound one run.
+type Limits struct {
+	Line     int   // bytes of one line of the bot
+	Depth    int   // nesting of a call's JSON
+	InFlight int   // calls that core is working on
+	Calls    int   // calls
+	Sends    int   // messages, reactions and edits
+	Text     int   // bytes of one text
+	File     int64 // bytes of one attachment
+	Answer   int   // bytes of one answer of core's
+}
+
+// DefaultLimits are generous for a chat bot and small for a flood.
+func DefaultLimits() Limits {
+	return Limits{Line: 1 << 20, Depth: 16, InFlight: 16, Calls: 1000, Sends: 50, Text: 100_000, File: 20 << 20, Answer: 4 << 20}
+}
+
+// Options say on whose behalf a gateway speaks.
+type Options struct {
+	Core      Core
+	Files     Files
+	Account   uint32   // core's id of the bot's account
+	Chats     []uint32 // the chats that the bot may write to in this run
+	CorePaths string   // the folder under which all of core's paths lie, with a slash at its end
+	Limits    Limits
+	Notify    func(method string, params json.RawMessage)
+}
+
+// ErrLine is returned by Serve when the bot's line is longer than Limits.Line, or is not JSON.
+var ErrLine = errors.New("the bot broke the JSON Lines protocol")
+
+// Gateway serves one run of one bot.
+type Gateway struct {
+	opts   Options
+	policy map[string]row
+
+	mu    sync.Mutex // guards w and the counts
+	w     io.Writer
+	calls int
+	sends int
+	own   map[uint32]bool // messages that the bot sent in this run
+}
+
+// New makes a gateway for one run.
+func New(opts Options) *Gateway {
+	return &Gateway{opts: opts, policy: policy(), own: map[uint32]bool{}}
+}
+
+// Sent is the number of messages, reactions and edits that core has accepted.
+func (g *Gateway) Sent() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.sends
+}
+
+type request struct {
+	ID     json.RawMessage `json:"id"`
+	Method string          `json:"method"`
+	Params json.RawMessage `json:"params"`
+}
+
+type response struct {
+	Version string          `json:"jsonrpc"`
+	ID      json.RawMessage `json:"id"`
+	Result  json.RawMessage `json:"result,omitempty"`
+	Error   *Error          `json:"error,omitempty"`
+}
+
+// Error is a JSON-RPC error object.
+type Error struct {
+	Code    int    `json:"code"`
+	Message string `json:"message"`
+}
+
+// Error codes: JSON-RPC's own, and two of the range that it leaves to servers.
+const (
+	CodeUnknown = -32601 // the method is not in the policy
+	CodeParams  = -32602 // a parameter is not what the policy wants
+	CodeRefused = -32001 // the method is known and refused
+	CodeLimit   = -32002 // a limit of the run is reached
+)
+
+func (e *Error) Error() string { return e.Message }
+
+// Serve reads the bot's lines from r and writes answers to w until r ends, ctx is done or the bot breaks the protocol. It
+// returns when no call is in flight any more.
+func (g *Gateway) Serve(ctx context.Context, r io.Reader, w io.Writer) error {
+	g.w = w
+	ctx, cancel := context.WithCancel(ctx)
+	var calls sync.WaitGroup
+	defer calls.Wait()
+	defer cancel()
+	slots := make(chan struct{}, g.opts.Limits.InFlight)
+	lines := bufio.NewScanner(r)
+	lines.Buffer(make([]byte, 0, 4096), g.opts.Limits.Line)
+	for lines.Scan() {
+		req, err := parse(lines.Bytes(), g.opts.Limits.Depth)
+		if err != nil {
+			return err
+		}
+		if len(req.ID) == 0 {
+			g.opts.Notify(req.Method, req.Params)
+			continue
+		}
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		calls.Go(func() {
+			defer func() { <-slots }()
+			g.answer(req.ID, g.call(ctx, req))
+		})
+	}
+	if errors.Is(lines.Err(), bufio.ErrTooLong) {
+		return fmt.Errorf("%w: a line is longer than %d bytes", ErrLine, g.opts.Limits.Line)
+	}
+	return lines.Err()
+}
+
+// parse copies what it keeps: the scanner reuses its buffer.
+func parse(line []byte, depth int) (request, error) {
+	var req request
+	if err := checkDepth(line, depth); err != nil {
+		return req, fmt.Errorf("%w: %w", ErrLine, err)
+	}
+	if err := json.Unmarshal(line, &req); err != nil {
+		return req, fmt.Errorf("%w: %w", ErrLine, err)
+	}
+	if len(req.ID) > 64 || len(req.Method) > 100 {
+		return req, fmt.Errorf("%w: id or method too long", ErrLine)
+	}
+	if string(req.ID) == "null" {
+		req.ID = nil
+	}
+	return req, nil
+}
+
+// checkDepth bounds nesting before anything is built from the line.
+func checkDepth(line []byte, max int) error {
+	depth, inString, escaped := 0, false, false
+	for _, c := range line {
+		switch {
+		case escaped:
+			escaped = false
+		case inString && c == '\\':
+			escaped = true
+		case c == '"':
+			inString = !inString
+		case inString:
+		case c == '{' || c == '[':
+			if depth++; depth > max {
+				return fmt.Errorf("nested deeper than %d", max)
+			}
+		case c == '}' || c == ']':
+			depth--
+		}
+	}
+	return nil
+}
+
+type outcome struct {
+	result json.RawMessage
+	err    error
+}
+
+func (g *Gateway) call(ctx context.Context, req request) outcome {
+	row, known := g.policy[req.Method]
+	switch {
+	case !known:
+		return outcome{err: &Error{CodeUnknown, fmt.Sprintf("%.100s: this host does not offer the method: see the list in docs/ARCHITECTURE.md", req.Method)}}
+	case row.action == refuse:
+		return outcome{err: &Error{CodeRefused, req.Method + ": refused: " + row.reason}}
+	}
+	if err := g.count(row); err != nil {
+		return outcome{err: err}
+	}
+	params, err := g.check(ctx, row, req.Params)
+	if err != nil {
+		return outcome{err: err}
+	}
+	result, err := g.opts.Core.Raw(ctx, req.Method, params)
+	if err != nil {
+		return outcome{err: g.coreError(req.Method, err)}
+	}
+	if len(result) > g.opts.Limits.Answer {
+		return outcome{err: &Error{CodeLimit, fmt.Sprintf("%s: the answer is larger than %d bytes: ask for less at once", req.Method, g.opts.Limits.Answer)}}
+	}
+	if row.sends {
+		g.remember(result)
+	}
+	result, err = g.rewrite(result)
+	return outcome{result, err}
+}
+
+// remember notes the id of a message that the bot has just sent, so that it may edit it.
+func (g *Gateway) remember(result json.RawMessage) {
+	var id uint32
+	if json.Unmarshal(result, &id) == nil {
+		g.mu.Lock()
+		g.own[id] = true
+		g.mu.Unlock()
+	}
+}
+
+func (g *Gateway) count(r row) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.calls++; g.calls > g.opts.Limits.Calls {
+		return &Error{CodeLimit, fmt.Sprintf("%s: more than %d calls in one run", r.method, g.opts.Limits.Calls)}
+	}
+	if !r.sends {
+		return nil
+	}
+	if g.sends++; g.sends > g.opts.Limits.Sends {
+		return &Error{CodeLimit, fmt.Sprintf("%s: more than %d messages in one run", r.method, g.opts.Limits.Sends)}
+	}
+	return nil
+}
+
+func (g *Gateway) answer(id json.RawMessage, o outcome) {
+	resp := response{Version: "2.0", ID: id, Result: o.result}
+	if o.err != nil {
+		resp.Result, resp.Error = nil, asError(o.err)
+	} else if resp.Result == nil {
+		resp.Result = json.RawMessage("null")
+	}
+	line, err := json.Marshal(resp)
+	if err != nil {
+		line = []byte(`{"jsonrpc":"2.0","id":null,"error":{"code":-32603,"message":"core's answer is not JSON"}}`)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	// A bot that no longer reads is about to end; its run is judged by how it ends, not by this write.
+	_, _ = g.w.Write(append(line, '\n'))
+}
+
+func asError(err error) *Error {
+	var e *Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return &Error{-32603, err.Error()}
+}
