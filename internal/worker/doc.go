@@ -1,0 +1,2 @@
+// Package worker is the JavaScript worker.
+package worker
