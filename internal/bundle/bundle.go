@@ -1,0 +1,195 @@
+// Package bundle turns a folder, a zip or the attachments of a mail into a checked manifest and files. The three ways give
+// the same Bundle, with the same Digest, for the same files. It reads foreign bytes: memory is bounded by the Ceilings
+// whatever it is given, and all faults are reported at once.
+//
+// # Files
+//
+// A bundle is a set of regular files. bot.toml is at its root. Paths are relative, slash-separated, valid UTF-8 without
+// control or format characters or backslashes, at most 200 bytes, and have no empty, "." or ".." element. Two paths may not
+// differ only in case or in Unicode composition, nor may one be a folder of the other. Links and other special files are
+// refused. Files and folders whose name begins with a dot, and __MACOSX, are left out: they are version control and what
+// desktops add. Ceilings bound the number of files, the size of each and the total; a zip entry of more than 1 MB that
+// unpacks to more than 100 times its size is refused.
+//
+// # bot.toml
+//
+// TOML 1.0, UTF-8, at most 64 KiB. Unknown keys are errors. Sizes are strings with a unit, B, kB, MB, GB (powers of 1000) or
+// KiB, MiB, GiB (powers of 1024); durations are strings as in "500ms", "30s", "1m".
+//
+//	name = "Dice"                     required; the display name in chats, at most 80 characters
+//	summary = "Rolls dice"            at most 500 characters
+//	version = "1.2.0"                 required; at most 40 characters, no spaces
+//	license = "MIT"
+//	source_code_url = "https://…"     http or https
+//	contact = "…"                     required; how to reach the author: an invite link of i.delta.chat, mailto:address, or an address
+//	icon = "icon.png"                 a PNG or JPEG of the bundle
+//	runtime = "js"                    required; js. wasm and native are known, and refused as not supported yet
+//	main = "main.js"                  required; a .js or .mjs file of the bundle
+//
+//	[limits]                          may lower the operator's limits, never raise them; what is left out is the operator's
+//	memory = "128MB"                  of one run
+//	wall = "30s"                      of one run
+//	[limits.per_user]                 what one contact may cause; the same rule
+//	mails_per_hour = 60
+//	mails_per_day = 120
+//	seconds_per_hour = 60             wall-clock seconds of runs
+//	bytes_per_hour = "60MB"           received and sent
+//
+//	[groups]
+//	privacy = true                    in groups only commands, mentions and answers to the bot wake it (default)
+//
+//	[[commands]]                      at most 100
+//	name = "roll"                     without the slash: a-z, 0-9, _; at most 32; not stop, start, about or usage: those are the host's
+//	description = "Roll dice"         at most 200 characters
+//
+// Known, checked, and then refused because this host does not support them yet:
+//
+//	command = ["python3", "bot.py"]   runtime native
+//	mode = "resident"                 or "pipe" or "mail"
+//	replies = "at once"
+//	[[schedule]]
+//	cron = "0 * * * *"
+//	[network]
+//	origins = ["https://api.example.org"]
+package bundle
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"sort"
+	"strings"
+	"time"
+
+	"mayfly/internal/bot"
+)
+
+// ManifestName is the path of the manifest in a bundle.
+const ManifestName = "bot.toml"
+
+// Bundle is a checked bundle.
+type Bundle struct {
+	Manifest bot.Manifest
+	Files    []File // sorted by path, bot.toml among them
+	Digest   string // hexadecimal SHA-256 over the files: for each, 64-bit big-endian length and bytes of path and content
+}
+
+// File is one file of a bundle. Path is slash-separated and relative to the bundle's root.
+type File struct {
+	Path string
+	Data []byte
+}
+
+// Problem is one fault of a bundle. Line and Column count from 1, Column in bytes; Line 0 means the file as a whole. Fix says
+// what to write instead, and may be empty.
+type Problem struct {
+	File         string
+	Line, Column int
+	Message      string
+	Fix          string
+}
+
+// String is the problem as compilers print theirs: bot.toml:7:1: unknown key "mainn": did you mean "main"?
+func (p Problem) String() string {
+	var b strings.Builder
+	b.WriteString(p.File)
+	if p.Line > 0 {
+		fmt.Fprintf(&b, ":%d:%d", p.Line, p.Column)
+	}
+	b.WriteString(": " + p.Message)
+	if p.Fix != "" {
+		b.WriteString(": " + p.Fix)
+	}
+	return b.String()
+}
+
+// Problems are all the faults found, in the order of files and lines. As an error it prints them a line each.
+type Problems []Problem
+
+func (ps Problems) Error() string {
+	lines := make([]string, len(ps))
+	for i, p := range ps {
+		lines[i] = p.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// maxProblems bounds a report: whoever has more faults than this starts anew anyway.
+const maxProblems = 100
+
+// orNil sorts the problems and returns them as an error, or nil if there are none.
+func (ps Problems) orNil() error {
+	if len(ps) == 0 {
+		return nil
+	}
+	sort.SliceStable(ps, func(i, j int) bool {
+		a, b := ps[i], ps[j]
+		if a.File != b.File {
+			return a.File < b.File
+		}
+		if a.Line != b.Line {
+			return a.Line < b.Line
+		}
+		return a.Column < b.Column
+	})
+	if rest := len(ps) - maxProblems; rest > 0 {
+		ps = append(ps[:maxProblems:maxProblems], Problem{File: "bundle", Message: fmt.Sprintf("and %d more faults", rest)})
+	}
+	return ps
+}
+
+// Ceilings are what the operator allows a bundle to be and to ask for.
+type Ceilings struct {
+	Memory  int64         // bytes of one run
+	Wall    time.Duration // of one run
+	Files   int           // number of files
+	File    int64         // bytes of one file
+	Total   int64         // bytes of all files
+	PerUser bot.PerUser
+}
+
+// DefaultCeilings are those of a host whose operator has set none.
+func DefaultCeilings() Ceilings {
+	return Ceilings{
+		Memory: 128e6,
+		Wall:   30 * time.Second,
+		Files:  500,
+		File:   10e6,
+		Total:  20e6,
+		PerUser: bot.PerUser{
+			MailsPerHour:   60,
+			MailsPerDay:    120,
+			SecondsPerHour: 60,
+			BytesPerHour:   60e6,
+		},
+	}
+}
+
+// FromFiles checks files that are in memory already, such as the attachments of a mail. The error is Problems.
+func FromFiles(files []File, c Ceilings) (*Bundle, error) {
+	set := newCollector(c)
+	for _, f := range files {
+		if set.admit(f.Path, int64(len(f.Data))) {
+			set.files = append(set.files, f)
+		}
+	}
+	return set.bundle()
+}
+
+// digest is the identity of a set of sorted files. Lengths stand before path and content, so that no two sets share the bytes.
+func digest(files []File) string {
+	h := sha256.New()
+	for _, f := range files {
+		hashField(h.Write, []byte(f.Path))
+		hashField(h.Write, f.Data)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+func hashField(write func([]byte) (int, error), b []byte) {
+	var length [8]byte
+	binary.BigEndian.PutUint64(length[:], uint64(len(b)))
+	write(length[:])
+	write(b)
+}

@@ -1,0 +1,277 @@
+package bundle
+
+import (
+	"fmt"
+	"net/mail"
+	"net/url"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"mayfly/internal/bot"
+)
+
+const (
+	maxName        = 80  // characters
+	maxSummary     = 500 // characters
+	maxVersion     = 40  // characters
+	maxDescription = 200 // characters
+	maxContact     = 2000
+	maxCommands    = 100
+	contactFix     = `contact = "you@example.org", or your invite link from Delta Chat`
+)
+
+var (
+	commandPattern = regexp.MustCompile(`^[a-z0-9_]{1,32}$`)
+	// A fingerprint, and whatever else an invite link carries.
+	invitePattern = regexp.MustCompile(`^https://i\.delta\.chat/#[0-9A-Fa-f]{40,64}(&|$)`)
+)
+
+// parseManifest checks bot.toml; has tells whether the bundle holds a file.
+func parseManifest(data []byte, has func(path string) bool, c Ceilings) (bot.Manifest, Problems) {
+	doc, root := parseTOML(data)
+	if root == nil {
+		return bot.Manifest{}, doc.problems
+	}
+	var m bot.Manifest
+	m.Name = root.text("name", `name = "Dice"`, maxName, true)
+	m.Summary = root.text("summary", `summary = "what the bot does"`, maxSummary, false)
+	m.Version = root.version()
+	m.License = root.text("license", `license = "MIT"`, maxName, false)
+	m.SourceCodeURL = root.sourceCodeURL()
+	m.Contact = root.contact()
+	m.Icon = root.icon(has)
+	m.Runtime = root.runtime()
+	m.Main = root.main(m.Runtime, has)
+	m.Limits, m.PerUser = root.limits(c)
+	m.GroupPrivacy = root.groupPrivacy()
+	m.Commands = root.commands()
+	root.notYet()
+	root.close()
+	return m, doc.problems
+}
+
+// text reads a line of text of at most max characters.
+func (t *table) text(key, fix string, max int, required bool) string {
+	read := t.str
+	if required {
+		read = t.required
+	}
+	v, ok := read(key, fix)
+	switch {
+	case !ok:
+		return ""
+	case utf8.RuneCountInString(v) > max:
+		t.fault(key, fmt.Sprintf("%q is longer than %d characters", key, max), "shorten it")
+	case strings.ContainsFunc(v, unicode.IsControl):
+		t.fault(key, fmt.Sprintf("%q has line breaks or control characters", key), "write it on one line")
+	}
+	return strings.TrimSpace(v)
+}
+
+func (t *table) version() string {
+	v := t.text("version", `version = "1.0.0"`, maxVersion, true)
+	if strings.ContainsFunc(v, unicode.IsSpace) {
+		t.fault("version", `"version" has spaces`, `write version = "1.0.0"`)
+	}
+	return v
+}
+
+func (t *table) sourceCodeURL() string {
+	const fix = `source_code_url = "https://…"`
+	v := t.text("source_code_url", fix, maxContact, false)
+	u, err := url.Parse(v)
+	if v != "" && (err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "") {
+		t.fault("source_code_url", `"source_code_url" is not a web address`, "write "+fix)
+	}
+	return v
+}
+
+func (t *table) contact() string {
+	v := t.text("contact", contactFix, maxContact, true)
+	if v != "" && !usableContact(v) {
+		t.fault("contact", fmt.Sprintf("nobody can be reached at %q", printable(v)), "write "+contactFix)
+	}
+	return v
+}
+
+// usableContact accepts what a user or operator can click on or write to.
+func usableContact(v string) bool {
+	if invitePattern.MatchString(v) {
+		return true
+	}
+	address, _, _ := strings.Cut(strings.TrimPrefix(v, "mailto:"), "?")
+	parsed, err := mail.ParseAddress(address)
+	return err == nil && parsed.Name == "" && parsed.Address == address
+}
+
+func (t *table) icon(has func(string) bool) string {
+	v, ok := t.str("icon", `icon = "icon.png"`)
+	switch {
+	case !ok:
+	case !slices.Contains([]string{".png", ".jpg", ".jpeg"}, path.Ext(v)):
+		t.fault("icon", fmt.Sprintf("icon %q is not a .png or .jpg", printable(v)), `write icon = "icon.png"`)
+	case !has(v):
+		t.fault("icon", fmt.Sprintf("icon %q is not in the bundle", printable(v)), "add the file, or correct its path")
+	}
+	return v
+}
+
+func (t *table) runtime() bot.Runtime {
+	v, ok := t.required("runtime", `runtime = "js"`)
+	switch r := bot.Runtime(v); {
+	case !ok, r == bot.RuntimeJS:
+	case r == bot.RuntimeWASM, r == bot.RuntimeNative:
+		t.notSupported("runtime", fmt.Sprintf("runtime %q", v), `write runtime = "js"`)
+	default:
+		t.fault("runtime", fmt.Sprintf("runtime %q is unknown", printable(v)), `write runtime = "js"`)
+	}
+	return bot.Runtime(v)
+}
+
+// main is not required of a native bot, which has a command.
+func (t *table) main(r bot.Runtime, has func(string) bool) string {
+	const fix = `main = "main.js"`
+	if r == bot.RuntimeNative {
+		v, _ := t.str("main", fix)
+		return v
+	}
+	v, ok := t.required("main", fix)
+	switch {
+	case !ok:
+	case r == bot.RuntimeJS && path.Ext(v) != ".js" && path.Ext(v) != ".mjs":
+		t.fault("main", fmt.Sprintf("main %q is not a .js or .mjs file", printable(v)), "write "+fix)
+	case !has(v):
+		t.fault("main", fmt.Sprintf("main %q is not in the bundle", printable(v)), "add the file, or correct its path")
+	}
+	return v
+}
+
+func (t *table) limits(c Ceilings) (bot.Limits, bot.PerUser) {
+	limits, perUser := bot.Limits{Memory: c.Memory, Wall: c.Wall}, c.PerUser
+	table := t.sub("limits")
+	if table == nil {
+		return limits, perUser
+	}
+	limits.Memory = table.size("memory", c.Memory)
+	limits.Wall = table.duration("wall", c.Wall)
+	if user := table.sub("per_user"); user != nil {
+		perUser.MailsPerHour = user.count("mails_per_hour", c.PerUser.MailsPerHour)
+		perUser.MailsPerDay = user.count("mails_per_day", c.PerUser.MailsPerDay)
+		perUser.SecondsPerHour = user.count("seconds_per_hour", c.PerUser.SecondsPerHour)
+		perUser.BytesPerHour = user.size("bytes_per_hour", c.PerUser.BytesPerHour)
+		user.close()
+	}
+	table.close()
+	return limits, perUser
+}
+
+func (t *table) groupPrivacy() bool {
+	groups := t.sub("groups")
+	if groups == nil {
+		return true
+	}
+	privacy, ok := get[bool](groups, "privacy", "true or false", "privacy = true")
+	groups.close()
+	return privacy || !ok
+}
+
+func (t *table) commands() []bot.Command {
+	tables := t.subs("commands")
+	if len(tables) > maxCommands {
+		t.fault("commands", fmt.Sprintf("more than %d commands", maxCommands), "leave some out")
+		return nil
+	}
+	var commands []bot.Command
+	for _, entry := range tables {
+		name := entry.commandName()
+		if slices.ContainsFunc(commands, func(c bot.Command) bool { return name != "" && c.Name == name }) {
+			entry.fault("name", fmt.Sprintf("command %q is there twice", name), "keep one of them")
+		}
+		commands = append(commands, bot.Command{
+			Name:        name,
+			Description: entry.text("description", `description = "what it does"`, maxDescription, false),
+		})
+		entry.close()
+	}
+	return commands
+}
+
+func (t *table) commandName() string {
+	v, ok := t.required("name", `name = "roll"`)
+	bare := strings.TrimPrefix(v, "/")
+	switch {
+	case !ok:
+	case bare != v && commandPattern.MatchString(bare):
+		t.fault("name", fmt.Sprintf("command %q begins with a slash", v), fmt.Sprintf("write name = %q", bare))
+	case !commandPattern.MatchString(v):
+		t.fault("name", fmt.Sprintf("command %q is not made of at most 32 of a-z, 0-9 and _", printable(v)), `write name = "roll"`)
+	case slices.Contains([]string{"stop", "start", "about", "usage"}, v):
+		t.fault("name", fmt.Sprintf("command %q is answered by the host, not by the bot", v), "choose another name")
+	}
+	return v
+}
+
+// notYet reads what later versions of this host will do: the types are checked, and then each is refused, so that nothing
+// that an author asked for is silently ignored.
+func (t *table) notYet() {
+	if t.has("command") {
+		t.strs("command", `command = ["python3", "bot.py"]`)
+		t.notSupported("command", `"command"`, "remove it")
+	}
+	t.oneOf("mode", "resident", "pipe", "mail")
+	t.oneOf("replies", "at once")
+	if t.has("schedule") {
+		for _, entry := range t.subs("schedule") {
+			entry.required("cron", `cron = "0 * * * *"`)
+			entry.close()
+		}
+		t.notSupported("schedule", "[[schedule]]", "remove it")
+	}
+	if t.has("network") {
+		if network := t.sub("network"); network != nil {
+			network.strs("origins", `origins = ["https://api.example.org"]`)
+			network.close()
+		}
+		t.notSupported("network", "[network]", "remove it")
+	}
+}
+
+func (t *table) oneOf(key string, known ...string) {
+	v, ok := t.str(key, fmt.Sprintf("%s = %q", key, known[0]))
+	if !ok {
+		return
+	}
+	if !slices.Contains(known, v) {
+		t.fault(key, fmt.Sprintf("%s %q is unknown", key, printable(v)), fmt.Sprintf("known are %q", known))
+	}
+	t.notSupported(key, fmt.Sprintf("%q", key), "remove it")
+}
+
+func (t *table) notSupported(key, what, fix string) {
+	t.fault(key, what+" is not supported yet by this host", fix)
+}
+
+// homeOf names the table that a key belongs to, for those who wrote it elsewhere; "" for keys of the root or of none.
+func homeOf(key string) string {
+	switch key {
+	case "memory", "wall":
+		return "limits"
+	case "mails_per_hour", "mails_per_day", "seconds_per_hour", "bytes_per_hour":
+		return "limits.per_user"
+	case "privacy":
+		return "groups"
+	case "origins":
+		return "network"
+	case "cron":
+		return "schedule"
+	}
+	return ""
+}
+
+func isRootKey(key string) bool {
+	return slices.Contains(strings.Fields("name summary version license source_code_url contact icon runtime main command mode replies"), key)
+}
