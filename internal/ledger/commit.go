@@ -1,0 +1,201 @@
+package ledger
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"mayfly/internal/bot"
+)
+
+const (
+	runsKept = 1000     // a bot
+	logsKept = 20       // a bot
+	maxLog   = 64 << 10 // bytes of a run's log: its end is kept
+)
+
+// Commit is all that a session changes. Account, Storage, UIDNext and State are what is in force from now on, also where
+// they are what was in force before.
+type Commit struct {
+	Bot         bot.Address
+	Jobs        []int64  // all of them accepted; none for a schedule
+	JobState    JobState // JobCommitted where empty, or JobFailed
+	Account     bot.Generation
+	Storage     bot.Generation
+	UIDNext     uint32
+	State       bot.AccountState
+	Fingerprint bot.Fingerprint // as it was where empty
+	Invite      string          // as it was where empty
+	Outgoing    []Outgoing      // in the order in which to send; ID, Bot and Attempts do not count
+	Run         *bot.RunRecord  // nil where core was alone and nothing is to be recorded
+	Started     time.Time
+	Ended       time.Time
+}
+
+// Run is what is kept of one run.
+type Run struct {
+	ID        int64
+	Bot       bot.Address
+	Jobs      []int64
+	Started   time.Time
+	Ended     time.Time
+	Committed bool // its messages went out
+	Record    bot.RunRecord
+}
+
+// Commit makes a session true, whole, in one transaction. It is refused with ErrRemoved where the bot is gone, with ErrJobState
+// where a job is not (or no longer) accepted, with ErrStale where a generation or UIDNext is below the ledger's.
+func (l *Ledger) Commit(ctx context.Context, c Commit) error {
+	return l.write(ctx, "commit "+string(c.Bot), func(tx *sql.Tx) error {
+		if err := installed(ctx, tx, c.Bot); err != nil {
+			return err
+		}
+		if err := advance(ctx, tx, c); err != nil {
+			return err
+		}
+		if err := saveState(ctx, tx, c.Bot, c.State); err != nil {
+			return err
+		}
+		if err := finish(ctx, tx, c); err != nil {
+			return err
+		}
+		for _, o := range c.Outgoing {
+			if err := enqueue(ctx, tx, c.Bot, o); err != nil {
+				return err
+			}
+		}
+		if c.Run == nil {
+			return nil
+		}
+		return saveRun(ctx, tx, Run{Bot: c.Bot, Jobs: c.Jobs, Started: c.Started, Ended: c.Ended, Committed: true, Record: *c.Run})
+	})
+}
+
+func advance(ctx context.Context, tx *sql.Tx, c Commit) error {
+	res, err := tx.ExecContext(ctx, `UPDATE bots SET account = :account, storage = :storage, uid_next = :uid_next,
+			fingerprint = coalesce(nullif(:fingerprint, ''), fingerprint), invite = coalesce(nullif(:invite, ''), invite)
+		WHERE address = :bot AND account <= :account AND storage <= :storage AND uid_next <= :uid_next`,
+		sql.Named("bot", c.Bot), sql.Named("account", c.Account), sql.Named("storage", c.Storage),
+		sql.Named("uid_next", c.UIDNext), sql.Named("fingerprint", c.Fingerprint), sql.Named("invite", c.Invite))
+	return touched(res, err, fmt.Errorf("%w: account %d, folder %d, UIDNEXT %d", ErrStale, c.Account, c.Storage, c.UIDNext))
+}
+
+func finish(ctx context.Context, tx *sql.Tx, c Commit) error {
+	state := c.JobState
+	if state == "" {
+		state = JobCommitted
+	}
+	if state != JobCommitted && state != JobFailed {
+		return fmt.Errorf("%w: a commit leaves its jobs committed or failed, not %q", ErrJobState, state)
+	}
+	for _, id := range c.Jobs {
+		res, err := tx.ExecContext(ctx, `UPDATE jobs SET state = ? WHERE id = ? AND bot = ? AND state = ?`, state, id, c.Bot,
+			JobAccepted)
+		if err := touched(res, err, fmt.Errorf("%w: job %d of %s is not accepted", ErrJobState, id, c.Bot)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Fail records a session that was not committed: it changed nothing. With setAside its jobs become JobFailed, else they
+// stay accepted and their session can be tried again. The jobs must be of one bot, accepted, and at least one.
+func (l *Ledger) Fail(ctx context.Context, jobIDs []int64, record bot.RunRecord, setAside bool) error {
+	return l.write(ctx, "fail", func(tx *sql.Tx) error {
+		addr, err := owner(ctx, tx, jobIDs)
+		if err != nil {
+			return err
+		}
+		if setAside {
+			if err := finish(ctx, tx, Commit{Bot: addr, Jobs: jobIDs, JobState: JobFailed}); err != nil {
+				return err
+			}
+		}
+		now := time.Now()
+		return saveRun(ctx, tx, Run{Bot: addr, Jobs: jobIDs, Started: now.Add(-record.Wall), Ended: now, Record: record})
+	})
+}
+
+// owner returns the one bot that all the jobs belong to.
+func owner(ctx context.Context, tx *sql.Tx, jobIDs []int64) (bot.Address, error) {
+	if len(jobIDs) == 0 {
+		return "", errors.New("no job was given that says whose session it was")
+	}
+	var addr bot.Address
+	for i, id := range jobIDs {
+		var of bot.Address
+		err := tx.QueryRowContext(ctx, `SELECT bot FROM jobs WHERE id = ? AND state = ?`, id, JobAccepted).Scan(&of)
+		if errors.Is(err, sql.ErrNoRows) {
+			return "", fmt.Errorf("%w: job %d is not accepted", ErrJobState, id)
+		}
+		if err != nil {
+			return "", err
+		}
+		if i > 0 && of != addr {
+			return "", fmt.Errorf("%w: jobs of both %s and %s", ErrJobState, addr, of)
+		}
+		addr = of
+	}
+	return addr, nil
+}
+
+func saveRun(ctx context.Context, tx *sql.Tx, r Run) error {
+	log := tail(r.Record.Log)
+	r.Record.Log = ""
+	r.Record.Message = tail(r.Record.Message)
+	record, err := json.Marshal(r.Record)
+	if err != nil {
+		return err
+	}
+	jobs, err := json.Marshal(append([]int64{}, r.Jobs...))
+	if err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, `INSERT INTO runs (bot, jobs, started, ended, committed, record, log)
+		VALUES (?, ?, ?, ?, ?, ?, ?)`, r.Bot, string(jobs), micro(r.Started), micro(r.Ended), r.Committed, string(record),
+		log); err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, `DELETE FROM runs WHERE bot = ?1 AND id <=
+		(SELECT id FROM runs WHERE bot = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)`, r.Bot, runsKept); err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `UPDATE runs SET log = '' WHERE log <> '' AND id =
+		(SELECT id FROM runs WHERE bot = ? ORDER BY id DESC LIMIT 1 OFFSET ?)`, r.Bot, logsKept)
+	return err
+}
+
+// tail keeps the end of a long text, where the error is, and says what was cut. What a bot printed need not be UTF-8.
+func tail(s string) string {
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	if len(s) <= maxLog {
+		return s
+	}
+	cut := len(s) - maxLog
+	return fmt.Sprintf("[%d bytes cut]\n", cut) + strings.ToValidUTF8(s[cut:], "")
+}
+
+// Runs returns the newest runs of a bot, newest first.
+func (l *Ledger) Runs(ctx context.Context, addr bot.Address, limit int) ([]Run, error) {
+	rows, err := l.db.QueryContext(ctx, `SELECT id, bot, jobs, started, ended, committed, record, log FROM runs WHERE bot = ?
+		ORDER BY id DESC LIMIT ?`, addr, limit)
+	runs, err := collect(rows, err, scanRun)
+	return runs, l.explain("runs", err)
+}
+
+func scanRun(rows *sql.Rows) (Run, error) {
+	var r Run
+	var started, ended int64
+	var jobs, record, log string
+	if err := rows.Scan(&r.ID, &r.Bot, &jobs, &started, &ended, &r.Committed, &record, &log); err != nil {
+		return r, err
+	}
+	r.Started, r.Ended = fromMicro(started), fromMicro(ended)
+	err := errors.Join(json.Unmarshal([]byte(jobs), &r.Jobs), json.Unmarshal([]byte(record), &r.Record))
+	r.Record.Log = log
+	return r, err
+}

@@ -1,0 +1,111 @@
+package ledger
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"mayfly/internal/bot"
+)
+
+// Outgoing is a mail that was said and has still to be sent.
+type Outgoing struct {
+	ID        int64
+	Bot       bot.Address
+	From      bot.Address   // envelope
+	To        []bot.Address // envelope
+	MessageID string        // the outer one
+	Path      string        // file in the outbox's folder, relative to it
+	Size      int64         // bytes of the file
+	Attempts  int           // times that it was put off
+	NotBefore time.Time     // zero: at once
+	LastError string
+}
+
+const deadKept = 100 // mails of a bot that were given up
+
+const selectOutgoing = `SELECT id, bot, from_address, recipients, message_id, path, size, attempts, not_before, last_error
+	FROM outgoing `
+
+func enqueue(ctx context.Context, tx *sql.Tx, addr bot.Address, o Outgoing) error {
+	if o.Path == "" || len(o.To) == 0 {
+		return errors.New("an outgoing mail has no file or no recipient")
+	}
+	to, err := json.Marshal(o.To)
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `INSERT INTO outgoing (bot, from_address, recipients, message_id, path, size, not_before,
+		last_error) VALUES (?, ?, ?, ?, ?, ?, ?, '')`, addr, o.From, string(to), o.MessageID, o.Path, o.Size, micro(o.NotBefore))
+	return err
+}
+
+func scanOutgoing(rows *sql.Rows) (Outgoing, error) {
+	var o Outgoing
+	var to string
+	var notBefore int64
+	err := rows.Scan(&o.ID, &o.Bot, &o.From, &to, &o.MessageID, &o.Path, &o.Size, &o.Attempts, &notBefore, &o.LastError)
+	if err != nil {
+		return o, err
+	}
+	o.NotBefore = fromMicro(notBefore)
+	return o, json.Unmarshal([]byte(to), &o.To)
+}
+
+// Outbox returns up to limit unsent mails of a bot in the order in which they were said, due or not.
+func (l *Ledger) Outbox(ctx context.Context, addr bot.Address, limit int) ([]Outgoing, error) {
+	return l.outgoing(ctx, `WHERE bot = ? AND dead = 0 ORDER BY id LIMIT ?`, addr, limit)
+}
+
+// Dead returns the newest mails of a bot that could not be delivered, newest first, LastError saying why.
+func (l *Ledger) Dead(ctx context.Context, addr bot.Address, limit int) ([]Outgoing, error) {
+	return l.outgoing(ctx, `WHERE bot = ? AND dead = 1 ORDER BY id DESC LIMIT ?`, addr, limit)
+}
+
+func (l *Ledger) outgoing(ctx context.Context, where string, args ...any) ([]Outgoing, error) {
+	rows, err := l.db.QueryContext(ctx, selectOutgoing+where, args...)
+	mails, err := collect(rows, err, scanOutgoing)
+	return mails, l.explain("outbox", err)
+}
+
+// OutboxPaths returns the files of all unsent mails of all bots.
+func (l *Ledger) OutboxPaths(ctx context.Context) ([]string, error) {
+	rows, err := l.db.QueryContext(ctx, `SELECT path FROM outgoing WHERE dead = 0 ORDER BY id`)
+	paths, err := collect(rows, err, func(rows *sql.Rows) (path string, err error) { return path, rows.Scan(&path) })
+	return paths, l.explain("outbox paths", err)
+}
+
+// Sent forgets a mail that the relay has taken.
+func (l *Ledger) Sent(ctx context.Context, id int64) error {
+	return l.settle(ctx, "sent", id, `DELETE FROM outgoing WHERE id = ? AND dead = 0`, id)
+}
+
+// Deferred records a failed try and when to try again.
+func (l *Ledger) Deferred(ctx context.Context, id int64, until time.Time, why string) error {
+	return l.settle(ctx, "deferred", id, `UPDATE outgoing SET attempts = attempts + 1, not_before = ?, last_error = ?
+		WHERE id = ? AND dead = 0`, micro(until), tail(why), id)
+}
+
+// Undeliverable gives a mail up. It is no longer in the Outbox but among the Dead.
+func (l *Ledger) Undeliverable(ctx context.Context, id int64, why string) error {
+	return l.write(ctx, "undeliverable", func(tx *sql.Tx) error {
+		res, err := tx.ExecContext(ctx, `UPDATE outgoing SET dead = 1, last_error = ? WHERE id = ? AND dead = 0`, tail(why), id)
+		if err := touched(res, err, fmt.Errorf("%w: no unsent mail %d", ErrNotFound, id)); err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `DELETE FROM outgoing WHERE dead = 1 AND id <= (SELECT id FROM outgoing WHERE dead = 1 AND
+			bot = (SELECT bot FROM outgoing WHERE id = ?1) ORDER BY id DESC LIMIT 1 OFFSET ?2)
+			AND bot = (SELECT bot FROM outgoing WHERE id = ?1)`, id, deadKept)
+		return err
+	})
+}
+
+func (l *Ledger) settle(ctx context.Context, what string, id int64, query string, args ...any) error {
+	return l.write(ctx, what, func(tx *sql.Tx) error {
+		res, err := tx.ExecContext(ctx, query, args...)
+		return touched(res, err, fmt.Errorf("%w: no unsent mail %d", ErrNotFound, id))
+	})
+}
