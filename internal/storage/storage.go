@@ -1,0 +1,284 @@
+// Package storage keeps the generations of core's account and of a bot's folder, and the bots' bundles, on disk.
+//
+// Layout below the root, folders mode 0700, files 0600:
+//
+//	<address>/account/<n>/…        generation n of core's account
+//	<address>/folder/<n>/…         generation n of the bot's folder
+//	<address>/bundle/<digest>/…    the bundle with this digest
+//	<address>/<kind>/.tmp-<hex>/   one that is being written
+//
+// A generation is written into a temporary folder, fsynced whole, and renamed to a number above its base and above every
+// number on disk. It is in force when the ledger names it, and from its rename on never changes: files that are the same
+// as in the base are hard links to it. What the ledger does not name is deleted at start.
+//
+// Generations cross the sandbox's wall as tar streams, and the one that comes back is hostile. Import takes regular files
+// and folders only, under clean relative names, each folder before what is in it, each name once, all bounded by Rules, up
+// to the end-of-archive marker: a stream that ends without it is an error, never a smaller tree. Modes, owners and times
+// in it do not count. All files are opened relative to the folder (os.Root), so that no name leads out of it.
+package storage
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+
+	"mayfly/internal/bot"
+)
+
+// Kind says what a generation is of.
+type Kind string
+
+// The kinds of generations.
+const (
+	Account Kind = "account" // core's account folder
+	Folder  Kind = "folder"  // the bot's own folder
+)
+
+const bundles = "bundle" // beside the kinds
+
+const tmpPrefix = ".tmp-"
+
+// What errors of this package wrap.
+var (
+	ErrMissing = errors.New("not on disk")
+	ErrRefused = errors.New("the stream breaks the rules") // hostile or broken input, or more than Rules allow
+)
+
+// Store is a folder of generations. Its methods may be called concurrently for different bots; for one bot, one at a time.
+type Store struct {
+	root   *os.Root
+	naming sync.Mutex // from choosing a number to its rename
+}
+
+// Open opens the store at root, and makes the folder where there is none.
+func Open(root string) (*Store, error) {
+	if err := os.MkdirAll(root, 0o700); err != nil {
+		return nil, fmt.Errorf("storage: %w: it must be writable by mayfly's user", err)
+	}
+	r, err := os.OpenRoot(root)
+	if err != nil {
+		return nil, fmt.Errorf("storage: %w", err)
+	}
+	return &Store{root: r}, nil
+}
+
+// Close releases the folder.
+func (s *Store) Close() error { return s.root.Close() }
+
+// checkAddress refuses an address that was not parsed: it becomes a folder's name.
+func checkAddress(addr bot.Address) error {
+	checked, err := bot.ParseAddress(string(addr))
+	if err == nil && checked != addr {
+		err = fmt.Errorf("%w: %q is not in lower case", bot.ErrAddress, addr)
+	}
+	return err
+}
+
+// open returns the folder of a bot's kind; the error wraps fs.ErrNotExist where there is none yet.
+func (s *Store) open(addr bot.Address, kind string) (*os.Root, error) {
+	if err := checkAddress(addr); err != nil {
+		return nil, err
+	}
+	return s.root.OpenRoot(path.Join(string(addr), kind))
+}
+
+// create is open, and makes the folder where it is missing.
+func (s *Store) create(addr bot.Address, kind string) (*os.Root, error) {
+	dir, err := s.open(addr, kind)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return dir, err
+	}
+	if err := s.root.MkdirAll(path.Join(string(addr), kind), 0o700); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(syncDir(s.root, string(addr)), syncDir(s.root, ".")); err != nil {
+		return nil, err
+	}
+	return s.open(addr, kind)
+}
+
+// Remove deletes everything of a bot; where there is nothing, it does nothing.
+func (s *Store) Remove(addr bot.Address) error {
+	err := checkAddress(addr)
+	if err == nil {
+		err = s.root.RemoveAll(string(addr))
+	}
+	if err != nil {
+		return fmt.Errorf("storage: remove %s: %w", addr, err)
+	}
+	return syncDir(s.root, ".")
+}
+
+// Sweep deletes the generations of a kind that are not to be kept, and what a crash left half written. It returns how many
+// folders it deleted. No Import of the same bot may be under way.
+func (s *Store) Sweep(addr bot.Address, kind Kind, keep ...bot.Generation) (removed int, err error) {
+	names := make([]string, len(keep))
+	for i, g := range keep {
+		names[i] = number(g)
+	}
+	return s.sweep(addr, string(kind), names)
+}
+
+// SweepBundles deletes the bundles of a bot but the named ones.
+func (s *Store) SweepBundles(addr bot.Address, keep ...string) (removed int, err error) {
+	return s.sweep(addr, bundles, keep)
+}
+
+func (s *Store) sweep(addr bot.Address, kind string, keep []string) (removed int, err error) {
+	dir, err := s.open(addr, kind)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("storage: sweep %s of %s: %w", kind, addr, err)
+	}
+	defer dir.Close()
+	names, err := list(dir)
+	for _, name := range names {
+		if slices.Contains(keep, name) {
+			continue
+		}
+		if e := dir.RemoveAll(name); e != nil {
+			err = errors.Join(err, e)
+			continue
+		}
+		removed++
+	}
+	if err != nil {
+		return removed, fmt.Errorf("storage: sweep %s of %s: %w", kind, addr, err)
+	}
+	return removed, nil
+}
+
+// SweepAll deletes, at start, the generations that the ledger does not name and everything of bots that it does not know.
+// What has not the name of a bot (lost+found) is left alone.
+// An empty ledger beside a store that has bots is an error: it is more likely the wrong ledger than a house of leftovers.
+func (s *Store) SweepAll(named map[bot.Address]struct{ Account, Storage bot.Generation }) (removed int, err error) {
+	found, err := list(s.root)
+	if err != nil {
+		return 0, fmt.Errorf("storage: sweep: %w", err)
+	}
+	found = slices.DeleteFunc(found, func(name string) bool { return checkAddress(bot.Address(name)) != nil })
+	if len(named) == 0 && len(found) > 0 {
+		return 0, fmt.Errorf("storage: sweep: the ledger names no bot, but %s holds %d, as %s: if this is the right ledger, delete "+
+			"that folder by hand", s.root.Name(), len(found), found[0])
+	}
+	for _, name := range found {
+		n, e := s.sweepBot(name, named)
+		removed += n
+		err = errors.Join(err, e)
+	}
+	return removed, err
+}
+
+func (s *Store) sweepBot(name string, named map[bot.Address]struct{ Account, Storage bot.Generation }) (int, error) {
+	g, known := named[bot.Address(name)]
+	if !known {
+		return 1, s.root.RemoveAll(name)
+	}
+	accounts, err := s.Sweep(bot.Address(name), Account, g.Account)
+	folders, err2 := s.Sweep(bot.Address(name), Folder, g.Storage)
+	return accounts + folders, errors.Join(err, err2)
+}
+
+// number is a generation's name on disk.
+func number(g bot.Generation) string { return strconv.FormatInt(int64(g), 10) }
+
+// publish gives a finished temporary folder the next number above base.
+func (s *Store) publish(dir *os.Root, tmp string, base bot.Generation) (bot.Generation, error) {
+	s.naming.Lock()
+	defer s.naming.Unlock()
+	names, err := list(dir)
+	if err != nil {
+		return 0, err
+	}
+	last := base
+	for _, name := range names {
+		if n, err := strconv.ParseInt(name, 10, 64); err == nil {
+			last = max(last, bot.Generation(n))
+		}
+	}
+	name := number(last + 1)
+	if err := dir.Rename(tmp, name); err != nil {
+		return 0, err
+	}
+	if err := syncDir(dir, "."); err != nil {
+		return 0, errors.Join(err, dir.RemoveAll(name))
+	}
+	return last + 1, nil
+}
+
+func list(dir *os.Root) ([]string, error) {
+	entries, err := fs.ReadDir(dir.FS(), ".")
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, len(entries))
+	for i, e := range entries {
+		names[i] = e.Name()
+	}
+	return names, nil
+}
+
+func syncDir(dir *os.Root, name string) error {
+	f, err := dir.Open(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// write makes one new file, durable when it returns.
+func write(dir *os.Root, name string, fill func(*os.File) error) error {
+	f, err := dir.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := fill(f); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+func tmpName() string {
+	b := make([]byte, 8)
+	rand.Read(b)
+	return tmpPrefix + hex.EncodeToString(b)
+}
+
+// hint adds what to do where the disk is the reason.
+func hint(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("%w: free some space; nothing that was kept before is lost", err)
+	}
+	return err
+}
+
+// checkName says why a name may not stand in a tree.
+func checkName(name string, depth, length int) error {
+	if !fs.ValidPath(name) || name == "." {
+		return fmt.Errorf("%w: %.100q is not a clean relative UTF-8 path", ErrRefused, name)
+	}
+	if strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		return fmt.Errorf("%w: %.100q has a control character", ErrRefused, name)
+	}
+	parts := strings.Split(name, "/")
+	if len(parts) > depth {
+		return fmt.Errorf("%w: %.100q is more than %d folders deep", ErrRefused, name, depth)
+	}
+	for _, part := range parts {
+		if len(part) > length {
+			return fmt.Errorf("%w: %.100q is longer than %d bytes", ErrRefused, part, length)
+		}
+	}
+	return nil
+}
