@@ -1,0 +1,317 @@
+// Package wire is the protocol between the daemon, the broker and the stage of a run, and the rules for what may be asked.
+//
+// Both connections are unix sockets of type SOCK_SEQPACKET. One packet is one frame: a byte that names its kind, then the
+// payload, together at most 64 KiB; file descriptors ride along by SCM_RIGHTS. "JSON" is an object as in the type named.
+//
+// Daemon and broker, one connection for one run:
+//
+//	daemon  S  JSON Spec; files: the stage's end of the control socket, then for each program in order its stdin, stdout and
+//	           stderr, and its executable when Binary is set
+//	daemon     shuts down its sending side, or dies: the run is killed
+//	broker  R  JSON Result, always the last frame and sent when every process of the run is dead
+//
+// Daemon and stage, the control socket:
+//
+//	stage   H  JSON Hello, first; files: one listening TCP socket for each port of Spec.Listen, in order
+//	daemon  Q  JSON Request; after OpPut and OpPutFile a stream follows
+//	stage   A  JSON Answer, one for each request, in order; after a good OpGet and OpCollect a stream follows
+//	stage   X  JSON Exited, at any time, once for each program
+//	both    D  bytes of a stream
+//	both    E  the stream's end; a payload is the reason why it was given up
+//
+// A request is sent when the one before has been answered and its stream has ended. Either side closes to end the run.
+//
+// The broker trusts no Spec: Check bounds every field. The daemon trusts no frame of broker or stage: sizes are bounded here,
+// names and counts are compared with what was asked, streams are capped by their reader.
+package wire
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// ErrSpec is wrapped by Check.
+var ErrSpec = errors.New("sandbox specification refused")
+
+// The ceilings of Check. They bound what a daemon that has been taken over can ask of the broker.
+const (
+	MaxMemory   = 2 << 30
+	MinMemory   = 16 << 20
+	MaxPids     = 512
+	MinPids     = 16
+	MaxWall     = time.Hour
+	MaxDirs     = 16
+	MaxDirBytes = 1 << 30
+	MaxInodes   = 1 << 18
+	MaxListen   = 64
+	MaxPrograms = 8
+	MaxArgs     = 256
+)
+
+// The seccomp profiles that a program may run under.
+const (
+	ProfileWorker = "worker" // files below its directories, no sockets at all
+	ProfileCore   = "core"   // and TCP by IPv4
+)
+
+// Spec describes a run. Durations are nanoseconds in JSON.
+type Spec struct {
+	Name     string        `json:"name"`   // [a-z0-9-]{1,40}
+	Memory   int64         `json:"memory"` // bytes, without the directories
+	Pids     int           `json:"pids"`   // processes and threads, the stage's included
+	Wall     time.Duration `json:"wall"`
+	CPU      time.Duration `json:"cpu"` // 0: no bound
+	Dirs     []Dir         `json:"dirs"`
+	Listen   []uint16      `json:"listen"`
+	Programs []Program     `json:"programs"`
+}
+
+// Dir is a tmpfs of its own in the sandbox's root.
+type Dir struct {
+	Path     string `json:"path"`     // absolute, one component
+	Size     int64  `json:"size"`     // bytes
+	Inodes   int    `json:"inodes"`   // files and directories
+	Writable bool   `json:"writable"` // for programs; the others are sealed before the first program starts
+}
+
+// Program is one that can be started in the run.
+type Program struct {
+	Name    string   `json:"name"`
+	Builtin string   `json:"builtin"` // a program of mayfly-sandbox itself; empty when Binary is set
+	Binary  bool     `json:"binary"`  // a static executable comes along as a file
+	Profile string   `json:"profile"`
+	Args    []string `json:"args"` // without the program's own name
+	Env     []string `json:"env"`
+	Dir     string   `json:"dir"` // working directory; empty: /
+}
+
+// Limit is what the run's memory is bounded to: its own and all its directories.
+func (s *Spec) Limit() int64 {
+	sum := s.Memory
+	for _, d := range s.Dirs {
+		sum += d.Size
+	}
+	return sum
+}
+
+// Files is how many files come with the Spec.
+func (s *Spec) Files() int {
+	n := 1
+	for _, p := range s.Programs {
+		n += p.Files()
+	}
+	return n
+}
+
+// Files is how many files come for the program.
+func (p *Program) Files() int {
+	if p.Binary {
+		return 4
+	}
+	return 3
+}
+
+var (
+	namePattern = regexp.MustCompile(`^[a-z0-9-]{1,40}$`)
+	dirPattern  = regexp.MustCompile(`^/[a-z0-9][a-z0-9._-]{0,30}$`)
+)
+
+// Check bounds every field. Its error names the field and the ceiling.
+func (s *Spec) Check() error {
+	switch {
+	case !namePattern.MatchString(s.Name):
+		return fmt.Errorf("%w: name %q: want 1 to 40 of a-z, 0-9 and -", ErrSpec, s.Name)
+	case s.Memory < MinMemory || s.Memory > MaxMemory:
+		return fmt.Errorf("%w: memory %d: want %d to %d bytes", ErrSpec, s.Memory, int64(MinMemory), int64(MaxMemory))
+	case s.Pids < MinPids || s.Pids > MaxPids:
+		return fmt.Errorf("%w: pids %d: want %d to %d", ErrSpec, s.Pids, MinPids, MaxPids)
+	case s.Wall <= 0 || s.Wall > MaxWall:
+		return fmt.Errorf("%w: wall clock %s: want more than 0 and at most %s", ErrSpec, s.Wall, MaxWall)
+	case s.CPU < 0 || s.CPU > MaxWall:
+		return fmt.Errorf("%w: cpu time %s: want 0 to %s", ErrSpec, s.CPU, MaxWall)
+	case len(s.Dirs) > MaxDirs:
+		return fmt.Errorf("%w: %d directories: at most %d", ErrSpec, len(s.Dirs), MaxDirs)
+	case len(s.Programs) > MaxPrograms:
+		return fmt.Errorf("%w: %d programs: at most %d", ErrSpec, len(s.Programs), MaxPrograms)
+	}
+	if err := s.checkDirs(); err != nil {
+		return err
+	}
+	if err := s.checkListen(); err != nil {
+		return err
+	}
+	return s.checkPrograms()
+}
+
+func (s *Spec) checkDirs() error {
+	seen := make(map[string]bool)
+	for _, d := range s.Dirs {
+		switch {
+		case !dirPattern.MatchString(d.Path):
+			return fmt.Errorf("%w: directory %q: want a slash and one component of a-z, 0-9, dot, _ and -", ErrSpec, d.Path)
+		case seen[d.Path]:
+			return fmt.Errorf("%w: directory %q twice", ErrSpec, d.Path)
+		case d.Size < 4096 || d.Size > MaxDirBytes:
+			return fmt.Errorf("%w: directory %s: size %d: want 4096 to %d bytes", ErrSpec, d.Path, d.Size, int64(MaxDirBytes))
+		case d.Inodes < 2 || d.Inodes > MaxInodes:
+			return fmt.Errorf("%w: directory %s: %d inodes: want 2 to %d", ErrSpec, d.Path, d.Inodes, MaxInodes)
+		}
+		seen[d.Path] = true
+	}
+	return nil
+}
+
+func (s *Spec) checkListen() error {
+	if len(s.Listen) > MaxListen {
+		return fmt.Errorf("%w: %d ports: at most %d", ErrSpec, len(s.Listen), MaxListen)
+	}
+	seen := make(map[uint16]bool)
+	for _, p := range s.Listen {
+		if p == 0 || seen[p] {
+			return fmt.Errorf("%w: port %d is 0 or there twice", ErrSpec, p)
+		}
+		seen[p] = true
+	}
+	return nil
+}
+
+func (s *Spec) checkPrograms() error {
+	seen := make(map[string]bool)
+	for _, p := range s.Programs {
+		if seen[p.Name] {
+			return fmt.Errorf("%w: program %q twice", ErrSpec, p.Name)
+		}
+		seen[p.Name] = true
+		if err := s.checkProgram(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Spec) checkProgram(p Program) error {
+	switch {
+	case !namePattern.MatchString(p.Name):
+		return fmt.Errorf("%w: program name %q: want 1 to 40 of a-z, 0-9 and -", ErrSpec, p.Name)
+	case p.Binary == (p.Builtin != ""):
+		return fmt.Errorf("%w: program %s: want either a builtin or a binary", ErrSpec, p.Name)
+	case p.Builtin != "" && !namePattern.MatchString(p.Builtin):
+		return fmt.Errorf("%w: program %s: builtin %q", ErrSpec, p.Name, p.Builtin)
+	case p.Profile != ProfileWorker && p.Profile != ProfileCore:
+		return fmt.Errorf("%w: program %s: profile %q: want %s or %s", ErrSpec, p.Name, p.Profile, ProfileWorker, ProfileCore)
+	case len(p.Args) > MaxArgs || len(p.Env) > MaxArgs:
+		return fmt.Errorf("%w: program %s: more than %d arguments or variables", ErrSpec, p.Name, MaxArgs)
+	case p.Dir != "" && p.Dir != "/" && !s.Inside(p.Dir):
+		return fmt.Errorf("%w: program %s: working directory %q lies in none of the directories", ErrSpec, p.Name, p.Dir)
+	}
+	for _, v := range append(append([]string{}, p.Args...), p.Env...) {
+		if strings.ContainsRune(v, 0) {
+			return fmt.Errorf("%w: program %s: an argument or variable with a NUL", ErrSpec, p.Name)
+		}
+	}
+	return nil
+}
+
+// Inside reports whether p is one of the directories or lies beneath one, and is clean.
+func (s *Spec) Inside(p string) bool {
+	dir, _ := Split(p)
+	for _, d := range s.Dirs {
+		if d.Path == dir {
+			return path.Clean(p) == p && !strings.ContainsRune(p, 0)
+		}
+	}
+	return false
+}
+
+// Split parts an absolute path into the directory of the Spec, with its slash, and the rest, "." when there is none.
+func Split(p string) (dir, rest string) {
+	dir, rest, found := strings.Cut(strings.TrimPrefix(p, "/"), "/")
+	if !found {
+		rest = "."
+	}
+	return "/" + dir, rest
+}
+
+// Op is what a Request asks for.
+type Op string
+
+// The requests of the control socket.
+const (
+	OpPut     Op = "put"      // Path: a directory of the Spec; the stream is a tar archive to unpack there
+	OpPutFile Op = "put-file" // Path, Size; the stream is the file
+	OpGet     Op = "get"      // Path, Size: the most bytes to give
+	OpSeal    Op = "seal"     // Path: a directory of the Spec
+	OpStart   Op = "start"    // Program
+	OpKill    Op = "kill"     // every program; answered when they are dead
+	OpCollect Op = "collect"  // Path: a directory of the Spec; kills every program first
+)
+
+// Request is one of the daemon's.
+type Request struct {
+	Op      Op     `json:"op"`
+	Path    string `json:"path,omitempty"`
+	Size    int64  `json:"size,omitempty"`
+	Program string `json:"program,omitempty"`
+}
+
+// Code classes an Answer.
+type Code string
+
+// The codes of an Answer.
+const (
+	CodeOK         Code = ""
+	CodeNotFound   Code = "not-found"
+	CodeTooLarge   Code = "too-large"
+	CodeNotRegular Code = "not-regular"
+	CodeFailed     Code = "failed"
+)
+
+// Answer says how a request went.
+type Answer struct {
+	Code    Code   `json:"code,omitempty"`
+	Message string `json:"message,omitempty"`
+}
+
+// Hello says that the stage is ready.
+type Hello struct {
+	Listeners int `json:"listeners"`
+}
+
+// Exited says that a program has ended: its exit code, or the signal's number that ended it.
+type Exited struct {
+	Program string `json:"program"`
+	Code    int    `json:"code"`
+	Signal  int    `json:"signal,omitempty"`
+}
+
+// What killed a run, in Result.Killed.
+const (
+	KilledWall   = "wall"
+	KilledCPU    = "cpu"
+	KilledMemory = "memory"
+)
+
+// Result is the end of a run.
+type Result struct {
+	CPU       time.Duration `json:"cpu"`
+	Wall      time.Duration `json:"wall"`
+	Memory    int64         `json:"memory"` // peak, bytes
+	OOMKilled bool          `json:"oom_killed,omitempty"`
+	Killed    string        `json:"killed,omitempty"`
+	Message   string        `json:"message,omitempty"`
+	Missing   *Missing      `json:"missing,omitempty"` // why the run was refused
+}
+
+// Missing is a wall that could not be put up. The run that needed it was refused.
+type Missing struct {
+	Name string `json:"name"`
+	Why  string `json:"why"`
+	Mend string `json:"mend"`
+}
+
+// Error implements error.
+func (m *Missing) Error() string { return fmt.Sprintf("no %s: %s (%s)", m.Name, m.Why, m.Mend) }
