@@ -1,0 +1,252 @@
+package minirelay
+
+import (
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/emersion/go-imap/v2"
+	"github.com/emersion/go-imap/v2/imapserver"
+	"github.com/emersion/go-smtp"
+
+	"mayfly/internal/bot"
+)
+
+// PrivateConfig says whose provider a Private is, and its bounds.
+type PrivateConfig struct {
+	Address       bot.Address  // the only sender
+	UIDValidity   uint32       // of the INBOX; constant for a bot, at least 1
+	UIDNext       uint32       // the first UID that Present will mint, at least 1
+	MaxMail       int64        // bytes of one outgoing mail; above it 552
+	MaxTotal      int64        // bytes of all outgoing mails of the session; above it 552
+	MaxRecipients int          // of one mail; above it 550 5.5.3
+	Log           *slog.Logger // nil discards
+}
+
+// Bounds of what core may do to a Private. Core itself uses one or two connections, and few bytes.
+const (
+	privateConns     = 8
+	privateIMAPBytes = 4 << 20 // commands of one connection; RFC 3501 commands are short, and nobody needs to APPEND here
+	privateAppend    = 1 << 20
+	privateSilence   = 2 * time.Minute
+	privateAddresses = 128 << 10 // bytes of an envelope and of commands, beside the mails
+)
+
+// Outgoing is a mail that core has submitted.
+type Outgoing struct {
+	From      bot.Address
+	To        []bot.Address // without duplicates, in the order of RCPT TO
+	Data      []byte        // as received, lines ended by CRLF, dot-stuffing undone
+	MessageID string        // of the outer header, without angle brackets; empty if there is none
+}
+
+// Private is the provider of one core for one session. Its methods may be called at any time from any goroutine.
+type Private struct {
+	cfg     PrivateConfig
+	log     *slog.Logger
+	guard   *guard
+	store   *store
+	inbox   *box
+	changed chan struct{}
+	taking  chan struct{} // holds a token while a mail is being received: one at a time bounds the memory
+	done    chan struct{}
+	closing sync.Once
+
+	mu           sync.Mutex
+	stage        func(string)
+	mails        map[imap.UID]*progress
+	idling       map[*privateSession]struct{} // in IDLE, with the INBOX selected
+	transactions int                          // SMTP: between MAIL FROM and its end
+	outgoing     []Outgoing
+	total        int64
+}
+
+// progress is how far core has come with a mail.
+type progress struct {
+	looked bool // its header was fetched
+	done   bool // fetched whole, deleted, or left alone: looked at before core went idle
+}
+
+// NewPrivate makes a provider whose INBOX is empty.
+func NewPrivate(cfg PrivateConfig) *Private {
+	s := newStore(max(cfg.UIDValidity, 1), 0)
+	b, _ := s.create(inbox, imap.UID(max(cfg.UIDNext, 1)))
+	return &Private{
+		cfg:     cfg,
+		log:     orDiscard(cfg.Log),
+		guard:   newGuard(),
+		store:   s,
+		inbox:   b,
+		changed: make(chan struct{}, 1),
+		taking:  make(chan struct{}, 1),
+		done:    make(chan struct{}),
+		stage:   func(string) {},
+		mails:   make(map[imap.UID]*progress),
+		idling:  make(map[*privateSession]struct{}),
+	}
+}
+
+// ServeIMAP serves core's IMAP connections from l, which it closes, until Close; then it returns nil.
+func (p *Private) ServeIMAP(l net.Listener) error {
+	server := imapserver.New(&imapserver.Options{
+		NewSession:   p.newSession,
+		Caps:         imap.CapSet{imap.CapIMAP4rev1: {}, imap.CapUIDPlus: {}},
+		InsecureAuth: true,
+		Logger:       debugLog{p.log},
+	})
+	limits := connLimits{conns: privateConns, bytes: privateIMAPBytes, silence: privateSilence}
+	return p.guard.serve(l, limits, server.Serve)
+}
+
+// ServeSMTP serves core's submissions from l, which it closes, until Close; then it returns nil.
+func (p *Private) ServeSMTP(l net.Listener) error {
+	server := smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) {
+		return &privateSubmission{private: p}, nil
+	}))
+	server.Domain = "localhost"
+	server.MaxMessageBytes = p.cfg.MaxMail + 1 // go-smtp refuses a mail of exactly this size
+	server.AllowInsecureAuth = true
+	server.ReadTimeout = privateSilence
+	server.WriteTimeout = privateSilence
+	server.ErrorLog = debugLog{p.log}
+	limits := connLimits{conns: privateConns, bytes: p.cfg.MaxTotal + p.cfg.MaxMail + privateAddresses, silence: privateSilence}
+	return p.guard.serve(l, limits, server.Serve)
+}
+
+// Present puts a mail into the INBOX, which owns it from now on, and returns its UID. If core is in IDLE it is told at once.
+func (p *Private) Present(mail []byte) uint32 {
+	p.mu.Lock()
+	defer p.mu.Unlock() // so that nothing fetches the mail before its progress is there
+	uid, _ := p.store.add(p.inbox, mail, time.Now(), 0)
+	p.mails[uid] = new(progress)
+	p.signal()
+	return uint32(uid)
+}
+
+// UIDNext is the UID that the next Present will mint.
+func (p *Private) UIDNext() uint32 { return uint32(p.store.status(p.inbox).UIDNext) }
+
+// Settled says that core has nothing more to do here: it is in IDLE on the INBOX, it has fetched every presented mail
+// whole (or deleted it, or gone to IDLE after a look at its header, as it does with mail it does not want), and it has no SMTP
+// transaction open. What core still has in its queues, only its database knows.
+func (p *Private) Settled() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.idling) == 0 || p.transactions > 0 {
+		return false
+	}
+	for _, m := range p.mails {
+		if !m.done {
+			return false
+		}
+	}
+	return true
+}
+
+// Changed gets a value when Settled may have changed, and when a mail was presented, fetched, deleted or submitted. Several such
+// events may come as one value.
+func (p *Private) Changed() <-chan struct{} { return p.changed }
+
+// Outgoing returns what core has submitted so far, in the order of acceptance.
+func (p *Private) Outgoing() []Outgoing {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.outgoing)
+}
+
+// Stages makes f hear of "imap-login", "fetched" (of each mail, whole, once) and "submitted" (of each mail), as they happen. f is
+// called from the connection's goroutine and should return at once.
+func (p *Private) Stages(f func(stage string)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stage = f
+}
+
+// Close ends listeners and connections and returns when nothing of them is left. What was submitted stays readable.
+func (p *Private) Close() error {
+	p.closing.Do(func() { close(p.done) })
+	return p.guard.close()
+}
+
+func (p *Private) signal() {
+	select {
+	case p.changed <- struct{}{}:
+	default:
+	}
+}
+
+func (p *Private) tell(stage string) {
+	p.mu.Lock()
+	f := p.stage
+	p.mu.Unlock()
+	f(stage)
+	p.signal()
+}
+
+// fetched notes what core has seen of a mail.
+func (p *Private) fetched(uid imap.UID, whole bool) {
+	p.mu.Lock()
+	m := p.mails[uid]
+	first := m != nil && whole && !m.done
+	if m != nil {
+		m.looked = true
+		m.done = m.done || whole
+	}
+	p.mu.Unlock()
+	if first {
+		p.tell("fetched")
+	}
+}
+
+func (p *Private) deleted(uids []imap.UID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, uid := range uids {
+		if m := p.mails[uid]; m != nil {
+			m.done = true
+		}
+	}
+	p.signal()
+}
+
+func (p *Private) setIdling(s *privateSession, on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	defer p.signal()
+	if !on {
+		delete(p.idling, s)
+		return
+	}
+	p.idling[s] = struct{}{}
+	for _, m := range p.mails {
+		m.done = m.done || m.looked
+	}
+}
+
+// accept takes a mail, if it fits.
+func (p *Private) accept(o Outgoing) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.total+int64(len(o.Data)) > p.cfg.MaxTotal {
+		return errTotal()
+	}
+	p.total += int64(len(o.Data))
+	p.outgoing = append(p.outgoing, o)
+	return nil
+}
+
+// room is how many bytes the next mail may have.
+func (p *Private) room() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return min(p.cfg.MaxMail, p.cfg.MaxTotal-p.total)
+}
+
+func (p *Private) transaction(delta int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.transactions += delta
+	p.signal()
+}
