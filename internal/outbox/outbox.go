@@ -1,0 +1,321 @@
+// Package outbox hands committed mail to the relay's submission, in order for each bot, and tries again where that fails.
+//
+// A mail is a file <dir>/<32 hex digits>.eml, mode 0600: headers and body as they go out, with CRLF line ends. It is fsynced
+// (Stage) before the ledger's commit names it. The ledger says what is to be sent; a file that it does not name is left
+// over from a session that was not committed, and is deleted at start (Sweep).
+//
+// Promises:
+//   - A bot's mails leave in the order in which they were said. A temporary failure stops the bot's later mails too.
+//   - Every try sends the same bytes, with the same Message-ID, to the same recipients. A mail goes out once, but for one
+//     case that SMTP leaves open (RFC 5321, 6.1): a connection, or Mayfly, that dies after the last byte and before the
+//     answer is recorded. Then it goes out again, and the receiving core knows it by its Message-ID.
+//   - Temporary failures (4xx, no connection, a certificate that cannot be verified, a refused login) wait 30 s, doubling
+//     to 1 h, and are given up after 127 tries, which is five days. 5xx is final.
+package outbox
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"mayfly/internal/bot"
+	"mayfly/internal/ledger"
+)
+
+// Ledger is what the outbox needs of package ledger.
+type Ledger interface {
+	Outbox(ctx context.Context, addr bot.Address, limit int) ([]ledger.Outgoing, error)
+	OutboxPaths(ctx context.Context) ([]string, error)
+	Sent(ctx context.Context, id int64) error
+	Deferred(ctx context.Context, id int64, until time.Time, why string) error
+	Undeliverable(ctx context.Context, id int64, why string) error
+}
+
+// Submitter hands one mail to the relay. It returns nil when the relay has taken it for every recipient, *PartialError when
+// it has taken it for some, *SubmitError when for none.
+type Submitter interface {
+	Submit(ctx context.Context, from bot.Address, to []bot.Address, r io.Reader) error
+}
+
+const (
+	firstWait   = 30 * time.Second
+	longestWait = time.Hour
+	maxAttempts = 127
+	batch       = 50 // mails read from the ledger at a time
+)
+
+// Outbox sends what the ledger says is unsent. Its methods may be called concurrently.
+type Outbox struct {
+	root      *os.Root
+	ledger    Ledger
+	submitter Submitter
+	log       *slog.Logger
+	now       func() time.Time
+
+	mu    sync.Mutex
+	next  map[bot.Address]time.Time
+	turns map[bot.Address]chan struct{}
+	taken map[int64]bool // by the relay, though the ledger could not record it: not to be submitted again
+}
+
+// New opens the outbox whose files are in dir, and makes dir where it is missing.
+func New(dir string, l Ledger, s Submitter, log *slog.Logger) (*Outbox, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("outbox: %w: it must be writable by mayfly's user", err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("outbox: %w", err)
+	}
+	return &Outbox{
+		root: root, ledger: l, submitter: s, log: log, now: time.Now,
+		next: map[bot.Address]time.Time{}, turns: map[bot.Address]chan struct{}{}, taken: map[int64]bool{},
+	}, nil
+}
+
+// Close releases the folder.
+func (o *Outbox) Close() error { return o.root.Close() }
+
+// Stage writes a mail into a new file and returns its path, relative to the folder, when it is durable. Headers and body of
+// data have CRLF line ends. It is sent when a ledger.Commit has named the path; if none will, Discard it.
+func (o *Outbox) Stage(data []byte) (path string, err error) {
+	b := make([]byte, 16)
+	rand.Read(b)
+	path = hex.EncodeToString(b) + ".eml"
+	if err := o.write(path, data); err != nil {
+		err = errors.Join(err, o.remove(path))
+		if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+			err = fmt.Errorf("%w: free some space under %s", err, o.root.Name())
+		}
+		return "", fmt.Errorf("outbox: stage: %w", err)
+	}
+	return path, nil
+}
+
+func (o *Outbox) write(path string, data []byte) error {
+	f, err := o.root.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	dir, err := o.root.Open(".")
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// Discard deletes a staged file that no commit has named.
+func (o *Outbox) Discard(path string) error {
+	if err := o.remove(path); err != nil {
+		return fmt.Errorf("outbox: discard: %w", err)
+	}
+	return nil
+}
+
+func (o *Outbox) remove(path string) error {
+	if err := o.root.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// Sweep deletes, at start, the files that the ledger does not name. No file may be staged and uncommitted.
+func (o *Outbox) Sweep(ctx context.Context) error {
+	named, err := o.ledger.OutboxPaths(ctx)
+	if err != nil {
+		return fmt.Errorf("outbox: sweep: %w", err)
+	}
+	entries, err := fs.ReadDir(o.root.FS(), ".")
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), ".eml") && !slices.Contains(named, e.Name()) {
+			err = errors.Join(err, o.remove(e.Name()))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("outbox: sweep: %w", err)
+	}
+	return nil
+}
+
+// Next says when to flush a bot's mail again; false: when there is new mail. At start nothing is known: flush every bot once.
+func (o *Outbox) Next(addr bot.Address) (time.Time, bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	t, ok := o.next[addr]
+	return t, ok
+}
+
+// Flush sends what is due of one bot, in order, up to the first temporary failure; then Next says when to call again. A
+// failure to deliver is no error: it is logged, and the ledger has it. An error means that the ledger, the disk or ctx ended
+// the work. A second Flush of the same bot waits for the first.
+func (o *Outbox) Flush(ctx context.Context, addr bot.Address) error {
+	turn := o.turn(addr)
+	select {
+	case turn <- struct{}{}:
+		defer func() { <-turn }()
+	case <-ctx.Done():
+		return fmt.Errorf("outbox: flush %s: %w", addr, ctx.Err())
+	}
+	next, err := o.flush(ctx, addr)
+	o.setNext(addr, next)
+	if err != nil {
+		return fmt.Errorf("outbox: flush %s: %w", addr, err)
+	}
+	return nil
+}
+
+// turn is a lock that can be waited for together with a context.
+func (o *Outbox) turn(addr bot.Address) chan struct{} {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.turns[addr] == nil {
+		o.turns[addr] = make(chan struct{}, 1)
+	}
+	return o.turns[addr]
+}
+
+func (o *Outbox) setNext(addr bot.Address, next time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.next, addr)
+	if !next.IsZero() {
+		o.next[addr] = next
+	}
+}
+
+// flush returns when to go on, zero for never.
+func (o *Outbox) flush(ctx context.Context, addr bot.Address) (next time.Time, err error) {
+	for {
+		mails, err := o.ledger.Outbox(ctx, addr, batch)
+		if err != nil || len(mails) == 0 {
+			return o.after(err), err
+		}
+		for _, m := range mails {
+			if m.NotBefore.After(o.now()) {
+				return m.NotBefore, nil
+			}
+			next, err := o.send(ctx, m)
+			if err != nil || !next.IsZero() {
+				return next, err
+			}
+		}
+	}
+}
+
+// after is when to go on after an error that is not the mail's.
+func (o *Outbox) after(err error) time.Time {
+	if err == nil {
+		return time.Time{}
+	}
+	return o.now().Add(firstWait)
+}
+
+// send tries one mail and records what came of it. A time means: stop, and go on then.
+func (o *Outbox) send(ctx context.Context, m ledger.Outgoing) (time.Time, error) {
+	err := o.submit(ctx, m)
+	if ctx.Err() != nil && err != nil {
+		return o.after(err), ctx.Err()
+	}
+	// The relay has answered: what it said is recorded even when we are told to end now.
+	ctx = context.WithoutCancel(ctx)
+	var partial *PartialError
+	var failed *SubmitError
+	switch {
+	case err == nil:
+		return o.settle(ctx, m, nil)
+	case errors.As(err, &partial):
+		o.log.Warn("the relay took a mail not for all recipients", "bot", m.Bot, "message_id", m.MessageID, "error", err)
+		return o.settle(ctx, m, nil)
+	case errors.As(err, &failed) && failed.Temporary && m.Attempts+1 < maxAttempts:
+		return o.postpone(ctx, m, err)
+	case errors.As(err, &failed):
+		o.log.Warn("a mail cannot be delivered", "bot", m.Bot, "message_id", m.MessageID, "tries", m.Attempts+1, "error", err)
+		return o.settle(ctx, m, err)
+	}
+	return o.after(err), err
+}
+
+func (o *Outbox) submit(ctx context.Context, m ledger.Outgoing) error {
+	if o.wasTaken(m.ID) {
+		return nil
+	}
+	f, err := o.root.Open(m.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return &SubmitError{Err: fmt.Errorf("its file %s is gone from the outbox", m.Path)}
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Size() != m.Size {
+		return &SubmitError{Err: fmt.Errorf("its file %s has %d bytes, written were %d", m.Path, info.Size(), m.Size)}
+	}
+	return o.submitter.Submit(ctx, m.From, m.To, f)
+}
+
+func (o *Outbox) postpone(ctx context.Context, m ledger.Outgoing, why error) (time.Time, error) {
+	until := o.now().Add(wait(m.Attempts))
+	o.log.Warn("a mail has to wait", "bot", m.Bot, "message_id", m.MessageID, "until", until, "error", why)
+	return until, o.ledger.Deferred(ctx, m.ID, until, why.Error())
+}
+
+// wait is how long to wait after so many failures before.
+func wait(attempts int) time.Duration {
+	if attempts >= 7 {
+		return longestWait
+	}
+	return firstWait << attempts
+}
+
+// settle takes a mail out of the outbox: as sent, or as undeliverable.
+func (o *Outbox) settle(ctx context.Context, m ledger.Outgoing, why error) (time.Time, error) {
+	var err error
+	if why == nil {
+		o.setTaken(m.ID, true)
+		err = o.ledger.Sent(ctx, m.ID)
+	} else {
+		err = o.ledger.Undeliverable(ctx, m.ID, why.Error())
+	}
+	// A bot that was removed in the meantime took its rows with it.
+	if err != nil && !errors.Is(err, ledger.ErrNotFound) {
+		return o.after(err), err
+	}
+	o.setTaken(m.ID, false)
+	err = o.remove(m.Path)
+	return o.after(err), err
+}
+
+func (o *Outbox) wasTaken(id int64) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.taken[id]
+}
+
+func (o *Outbox) setTaken(id int64, taken bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if taken {
+		o.taken[id] = true
+		return
+	}
+	delete(o.taken, id)
+}
