@@ -284,9 +284,11 @@ func TestReadOnlyDirectoryKeepsTheOldSecret(t *testing.T) {
 	if err := s.PutPassword(alice, "old"); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(filepath.Join(path, string(alice)), 0o500); err != nil {
+	dir := filepath.Join(path, string(alice))
+	if err := os.Chmod(dir, 0o500); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { os.Chmod(dir, 0o700) })
 	asNobody(t, path)
 	err := s.PutPassword(alice, "new")
 	if !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), path) {
