@@ -5,7 +5,8 @@
 // # Files
 //
 // A bundle is a set of regular files. bot.toml is at its root. Paths are relative, slash-separated, valid UTF-8 without
-// control or format characters or backslashes, at most 200 bytes, and have no empty, "." or ".." element. Two paths may not
+// control or format characters or backslashes, at most 200 bytes and 15 folders
+// deep, and have no empty, "." or ".." element. Two paths may not
 // differ only in case or in Unicode composition, nor may one be a folder of the other. Links and other special files are
 // refused. Files and folders whose name begins with a dot, and __MACOSX, are left out: they are version control and what
 // desktops add. Ceilings bound the number of files, the size of each and the total; a zip entry of more than 1 MB that

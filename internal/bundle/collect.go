@@ -15,8 +15,10 @@ import (
 	"mayfly/internal/bot"
 )
 
-// maxPath bounds a path, in bytes: it must fit under the bot's folder on any file system.
-const maxPath = 200
+const (
+	maxPath  = 200 // bytes of a path: it must fit under the bot's folder on any file system
+	maxDepth = 16  // elements of a path
+)
 
 // collector gathers the files of a bundle, whichever way they come, and the faults of their paths and sizes.
 type collector struct {
@@ -183,6 +185,8 @@ func pathFault(path string) (message, fix string) {
 		return "the name is not UTF-8", "use letters of ASCII"
 	case len(path) > maxPath:
 		return fmt.Sprintf("the path is longer than %d bytes", maxPath), "shorten it"
+	case strings.Count(path, "/") >= maxDepth:
+		return fmt.Sprintf("more than %d folders deep", maxDepth-1), "put it higher up"
 	case strings.ContainsRune(path, '\\'):
 		return "backslash in the path", "separate folders with /"
 	case path[0] == '/' || len(path) > 1 && path[1] == ':':

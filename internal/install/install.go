@@ -1,0 +1,306 @@
+// Package install turns messages in the folder Bot of an account into an installed bot, and answers into Bot/Status.
+//
+// # The folder Bot
+//
+// A message there is a request of the account's owner, since nobody else can put one there. Any IMAP client will do.
+//
+//   - A bundle (package bundle) as attachments: one zip, or bot.toml and the other files singly. The file name of a single
+//     attachment is its path in the bundle and may contain slashes. Text without a file name is ignored, and so are
+//     OpenPGP and S/MIME signatures. Text that was attached without base64 has its line ends put back from CRLF to LF.
+//   - The subject "uninstall", in any case, uninstalls.
+//   - Anything else is refused.
+//
+// When several messages wait, the outcome is that of handling them one by one, without the work: from the newest back,
+// requests are refused until one can be done, and those before it are passed over. At most the newest 20 are looked at.
+// The same bundle again changes nothing, and is answered again. A refused update leaves the running version. A message that
+// vanished or expired, and a folder that is empty, uninstall nothing; a folder that is missing is made.
+//
+// # Bot/Status
+//
+// One plain mail for each request that was looked at, from and to the account, in reply to the request, with the header
+//
+//	Mayfly-State: installed | updated | refused | uninstalled
+//
+// Installed and updated have the invite link in the text and its QR code as invite.png; refused has all reasons, a line each.
+// All answers to one request have the same Message-ID.
+//
+// # After a crash
+//
+// A request is marked as handled (its UIDVALIDITY and UID, in the ledger) after it was done and answered. So a request is never
+// lost; after a crash it is done again, which changes nothing, and may be answered twice. An update that
+// is answered only then is called installed.
+package install
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"mayfly/internal/bot"
+	"mayfly/internal/bundle"
+	"mayfly/internal/ledger"
+	"mayfly/internal/mailbox"
+	"mayfly/internal/storage"
+)
+
+// The folders of an account that belong to Mayfly.
+const (
+	Folder       = "Bot"
+	StatusFolder = "Bot/Status"
+)
+
+// The states that answers tell.
+const (
+	Installed   = "installed"
+	Updated     = "updated"
+	Refused     = "refused"
+	Uninstalled = "uninstalled"
+)
+
+// Ledger remembers the installed bots and how far the folder has been read.
+type Ledger interface {
+	Bot(ctx context.Context, addr bot.Address) (ledger.Bot, error)
+	Install(ctx context.Context, b ledger.Bot) error
+	Remove(ctx context.Context, addr bot.Address) error
+	InstallCursor(ctx context.Context, addr bot.Address) (ledger.Cursor, error)
+	SetInstallCursor(ctx context.Context, addr bot.Address, c ledger.Cursor) error
+}
+
+// Bundles keeps the files of bundles by digest, and everything else that a bot has on disk.
+type Bundles interface {
+	PutBundle(addr bot.Address, digest string, files []storage.File) error
+	SweepBundles(addr bot.Address, keep ...string) (removed int, err error)
+	Remove(addr bot.Address) error
+}
+
+// Accounts makes core's account for a bot that the ledger holds, or brings its profile up to date with the manifest. It
+// returns the bot with its invite link, and may be called again at any time.
+type Accounts interface {
+	Setup(ctx context.Context, b ledger.Bot) (ledger.Bot, error)
+}
+
+// Checker tries whether the code can be loaded, in a sandbox. An error that is bundle.Problems is the author's, any other
+// the host's.
+type Checker interface {
+	Check(ctx context.Context, b *bundle.Bundle) error
+}
+
+// Keys holds the bots' secret keys.
+type Keys interface {
+	Delete(addr bot.Address) error
+}
+
+// Mailbox is a connection to the account; *mailbox.Client is one.
+type Mailbox interface {
+	Select(ctx context.Context, folder string) (mailbox.Status, error)
+	List(ctx context.Context, after uint32, limit int) ([]mailbox.Message, error)
+	Fetch(ctx context.Context, uid uint32, max int64) ([]byte, error)
+	Append(ctx context.Context, folder string, mail []byte) error
+	Create(ctx context.Context, folder string) error
+}
+
+// Options wire an Installer. All but Now must be set.
+type Options struct {
+	Ledger   Ledger
+	Bundles  Bundles
+	Accounts Accounts
+	Checker  Checker
+	Keys     Keys
+	Ceilings bundle.Ceilings
+	Log      *slog.Logger
+	Now      func() time.Time // nil: time.Now
+}
+
+// Installer handles the Bot folders of all accounts. Calls for different accounts may overlap, those for one may not.
+type Installer struct {
+	Options
+}
+
+// New makes an Installer.
+func New(o Options) *Installer {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return &Installer{o}
+}
+
+// Result says what Process has done.
+type Result struct {
+	Changed bool   // a bot was installed, updated or uninstalled
+	State   string // of the last answer; "" if there was nothing to answer
+}
+
+const (
+	pageSize = 100
+	lookedAt = 20 // of the messages that wait, the newest
+)
+
+// Process reads the account's Bot folder, does what is new in it and answers. It selects the folder on c. An error is the
+// host's or the relay's, and the next call goes on where this one failed; faults of bundles are answered, not returned.
+func (in *Installer) Process(ctx context.Context, addr bot.Address, c Mailbox) (Result, error) {
+	var result Result
+	status, err := c.Select(ctx, Folder)
+	if errors.Is(err, mailbox.ErrNoFolder) {
+		// Whoever removed the folder may have wanted to uninstall: that will be told apart from an account that never had it here.
+		return result, c.Create(ctx, Folder)
+	}
+	if err != nil {
+		return result, err
+	}
+	cursor, err := in.Ledger.InstallCursor(ctx, addr)
+	if err != nil {
+		return result, err
+	}
+	if cursor.UIDValidity != status.UIDValidity {
+		cursor = ledger.Cursor{UIDValidity: status.UIDValidity}
+	}
+	newest, err := waiting(ctx, c, cursor.UID)
+	if err != nil || len(newest) == 0 {
+		return result, err
+	}
+	if result, err = in.handle(ctx, addr, c, status.UIDValidity, newest); err != nil {
+		return result, err
+	}
+	cursor.UID = newest[len(newest)-1].UID
+	return result, in.Ledger.SetInstallCursor(ctx, addr, cursor)
+}
+
+// waiting returns the newest messages above a UID, ascending.
+func waiting(ctx context.Context, c Mailbox, after uint32) ([]mailbox.Message, error) {
+	var newest []mailbox.Message
+	for {
+		page, err := c.List(ctx, after, pageSize)
+		if err != nil || len(page) == 0 {
+			return newest, err
+		}
+		newest = append(newest, page...)
+		newest = slices.Clone(newest[max(0, len(newest)-lookedAt):])
+		after = page[len(page)-1].UID
+	}
+}
+
+// handle goes back from the newest message until a request was done.
+func (in *Installer) handle(ctx context.Context, addr bot.Address, c Mailbox, validity uint32, newest []mailbox.Message) (Result, error) {
+	var result Result
+	for _, m := range slices.Backward(newest) {
+		req, err := in.fetch(ctx, c, m)
+		if errors.Is(err, mailbox.ErrVanished) {
+			continue
+		}
+		if err != nil {
+			return result, err
+		}
+		out, err := in.perform(ctx, addr, req)
+		if err != nil {
+			return result, fmt.Errorf("the request in message %d of folder %s: %w", m.UID, Folder, err)
+		}
+		mail, err := out.compose(addr, req, ledger.Cursor{UIDValidity: validity, UID: m.UID}, in.Now())
+		if err != nil {
+			return result, err
+		}
+		if err := c.Append(ctx, StatusFolder, mail); err != nil {
+			return result, err
+		}
+		in.Log.Info("Bot folder: answered", "bot", addr, "uid", m.UID, "state", out.state, "faults", len(out.problems))
+		result.State = out.state
+		if out.state != Refused {
+			result.Changed = out.changed
+			return result, nil
+		}
+	}
+	return result, nil
+}
+
+// maxMessage is how large a message with a bundle may be: base64 and line ends make 4 bytes of 3 and a little more.
+func (in *Installer) maxMessage() int64 { return in.Ceilings.Total*3/2 + 1<<20 }
+
+func (in *Installer) fetch(ctx context.Context, c Mailbox, m mailbox.Message) (request, error) {
+	tooLarge := request{problems: bundle.Problems{{
+		File: "message", Message: "larger than a bundle of " + bundle.FormatSize(in.Ceilings.Total) + ", the operator's ceiling, can be",
+		Fix: "leave out what the bot does not need at run time",
+	}}}
+	if m.Size > in.maxMessage() {
+		return tooLarge, nil
+	}
+	mail, err := c.Fetch(ctx, m.UID, in.maxMessage())
+	if errors.Is(err, mailbox.ErrTooLarge) {
+		return tooLarge, nil
+	}
+	if err != nil {
+		return request{}, err
+	}
+	return readRequest(mail, in.Ceilings), nil
+}
+
+// outcome is what came of a request.
+type outcome struct {
+	state    string
+	changed  bool
+	bot      ledger.Bot      // as it is now; on uninstall, as it was; zero if there is none
+	problems bundle.Problems // why it was refused
+}
+
+func (in *Installer) perform(ctx context.Context, addr bot.Address, req request) (outcome, error) {
+	before, err := in.Ledger.Bot(ctx, addr)
+	if err != nil && !errors.Is(err, ledger.ErrNotFound) {
+		return outcome{}, err
+	}
+	there := err == nil
+	if req.uninstall {
+		return outcome{state: Uninstalled, changed: there, bot: before}, in.uninstall(ctx, addr)
+	}
+	problems := req.problems
+	if len(problems) == 0 {
+		if err := in.Checker.Check(ctx, req.bundle); err != nil && !errors.As(err, &problems) {
+			return outcome{}, fmt.Errorf("check the code: %w", err)
+		}
+	}
+	if len(problems) > 0 {
+		return outcome{state: Refused, bot: before, problems: problems}, nil
+	}
+	out := outcome{state: Updated, changed: before.Digest != req.bundle.Digest}
+	if !there || !out.changed {
+		out.state = Installed
+	}
+	out.bot, err = in.install(ctx, addr, before, req.bundle)
+	return out, err
+}
+
+// install keeps the bundle before the ledger names it, and the one before it, which a rollback would need.
+func (in *Installer) install(ctx context.Context, addr bot.Address, before ledger.Bot, b *bundle.Bundle) (ledger.Bot, error) {
+	if before.Digest != b.Digest {
+		files := make([]storage.File, len(b.Files))
+		for i, f := range b.Files {
+			files[i] = storage.File(f)
+		}
+		if err := in.Bundles.PutBundle(addr, b.Digest, files); err != nil {
+			return ledger.Bot{}, err
+		}
+		if err := in.Ledger.Install(ctx, ledger.Bot{Address: addr, Manifest: b.Manifest, Digest: b.Digest}); err != nil {
+			return ledger.Bot{}, err
+		}
+		if _, err := in.Bundles.SweepBundles(addr, b.Digest, before.Digest); err != nil {
+			return ledger.Bot{}, err
+		}
+	}
+	// Also for the same bundle again: the time before may have ended here.
+	now, err := in.Ledger.Bot(ctx, addr)
+	if err != nil {
+		return ledger.Bot{}, err
+	}
+	if now, err = in.Accounts.Setup(ctx, now); err != nil {
+		return ledger.Bot{}, fmt.Errorf("set up the account: %w", err)
+	}
+	return now, nil
+}
+
+// uninstall forgets the bot first: what is left on disk by a crash after that is removed by the repetition.
+func (in *Installer) uninstall(ctx context.Context, addr bot.Address) error {
+	if err := in.Ledger.Remove(ctx, addr); err != nil && !errors.Is(err, ledger.ErrNotFound) {
+		return err
+	}
+	return errors.Join(in.Bundles.Remove(addr), in.Keys.Delete(addr))
+}
