@@ -281,3 +281,20 @@ func asError(err error) *Error {
 	}
 	return &Error{-32603, err.Error()}
 }
+
+// Account is core's id of the bot's account.
+func (g *Gateway) Account() uint32 { return g.opts.Account }
+
+// Read asks core on the host's behalf for something that the bot is to see: the account id is put in front of params, core's
+// paths are replaced in the answer, and it is not counted.
+func (g *Gateway) Read(ctx context.Context, method string, params ...any) (json.RawMessage, error) {
+	raw, err := json.Marshal(append([]any{g.opts.Account}, params...))
+	if err != nil {
+		return nil, err
+	}
+	result, err := g.opts.Core.Raw(ctx, method, raw)
+	if err != nil {
+		return nil, err
+	}
+	return g.rewrite(result)
+}

@@ -1,0 +1,304 @@
+// Package dispatch decides what happens when: one goroutine owns one bot and does everything that concerns it in order (its
+// Bot folder, its waiting mail, its outgoing mail); a fixed number of sessions runs on the host at a time.
+//
+// Promises:
+//   - A wake never blocks and never gets lost: it is remembered until the bot's goroutine has looked.
+//   - Mail of one bot is worked off in the order of its UIDs. A mail leaves the relay's INBOX only when the ledger says that it
+//     is over: refused and counted, or committed.
+//   - A failure of the host's (relay away, sandbox broken) keeps the mail where it is and is tried again with backoff. A mail
+//     that failed MaxAttempts times, the daemon's death counted, is set aside: it stays in the INBOX, no session touches it.
+//   - Sessions wait for one of Slots in the order in which they asked, so a bot with a thousand mails is behind a bot with one
+//     by one session at most.
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"mayfly/internal/bot"
+	"mayfly/internal/gate"
+	"mayfly/internal/ledger"
+	"mayfly/internal/mailbox"
+	"mayfly/internal/session"
+)
+
+// Inbox is a connection to the relay for one account.
+type Inbox interface {
+	Select(ctx context.Context, folder string) (mailbox.Status, error)
+	List(ctx context.Context, after uint32, limit int) ([]mailbox.Message, error)
+	Fetch(ctx context.Context, uid uint32, max int64) ([]byte, error)
+	Delete(ctx context.Context, uids ...uint32) error
+	Close() error
+}
+
+// Folder handles what lies in the Bot folder of an account: bundles and wishes to uninstall.
+type Folder interface {
+	Process(ctx context.Context, account bot.Address, inbox Inbox) error
+}
+
+// Ledger is what dispatch needs of the ledger.
+type Ledger interface {
+	Bot(ctx context.Context, account bot.Address) (ledger.Bot, error)
+	Accept(ctx context.Context, job ledger.Job) (ledger.Job, error)
+	Attempt(ctx context.Context, job int64) (int, error)
+	Refused(ctx context.Context, account bot.Address, reason string, cursor ledger.Cursor) error
+	Finished(ctx context.Context, account bot.Address, sender bot.Fingerprint, messageID string) (bool, error)
+	Fail(ctx context.Context, jobs []int64, run bot.RunRecord, setAside bool) error
+	Cleared(ctx context.Context, job int64) error
+}
+
+// Sessions runs one session from the mail to the commit.
+type Sessions interface {
+	Run(ctx context.Context, work session.Work) (session.Outcome, error)
+}
+
+// Outbox submits what sessions committed.
+type Outbox interface {
+	Flush(ctx context.Context, account bot.Address) error
+	Next(account bot.Address) (time.Time, bool)
+}
+
+// Keys are the bots' secret keys.
+type Keys interface {
+	Keys(account bot.Address) ([][]byte, error)
+}
+
+// Options wire a Dispatcher.
+type Options struct {
+	Dial        func(ctx context.Context, account bot.Address) (Inbox, error)
+	Folder      Folder
+	Ledger      Ledger
+	Sessions    Sessions
+	Outbox      Outbox
+	Keys        Keys
+	Bounds      gate.Bounds
+	Slots       int           // sessions on the host at a time
+	MaxAttempts int           // of one mail
+	IdleClose   time.Duration // after this long without work the connection to the relay is closed
+	Done        func(session.Outcome)
+	Log         *slog.Logger
+}
+
+// Wake says what changed.
+type Wake int
+
+// What a wake is about.
+const (
+	WakeInbox  Wake = 1 << iota // new mail in the INBOX
+	WakeFolder                  // a change of the Bot folder
+)
+
+// Dispatcher owns the goroutines of all bots.
+type Dispatcher struct {
+	opts  Options
+	slots chan struct{}
+
+	mu     sync.Mutex
+	actors map[bot.Address]*actor
+	closed bool
+	group  sync.WaitGroup
+}
+
+// New makes a Dispatcher without bots.
+func New(opts Options) *Dispatcher {
+	return &Dispatcher{opts: opts, slots: make(chan struct{}, opts.Slots), actors: map[bot.Address]*actor{}}
+}
+
+// Wake tells the goroutine of account that something changed, and starts that goroutine when there is none yet. It never
+// blocks. ctx ends the goroutine, not the wake.
+func (d *Dispatcher) Wake(ctx context.Context, account bot.Address, what Wake) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return
+	}
+	a := d.actors[account]
+	if a == nil {
+		a = &actor{d: d, account: account, signal: make(chan struct{}, 1), log: d.opts.Log.With("bot", account)}
+		d.actors[account] = a
+		d.group.Go(func() { a.serve(ctx) })
+	}
+	if a.wakes == 0 {
+		a.wokenAt = time.Now()
+	}
+	a.wakes |= what
+	select {
+	case a.signal <- struct{}{}:
+	default:
+	}
+}
+
+// Wait takes no more wakes and returns when all goroutines have ended, which they do when their context ends.
+func (d *Dispatcher) Wait() {
+	d.mu.Lock()
+	d.closed = true
+	d.mu.Unlock()
+	d.group.Wait()
+}
+
+// actor is the one goroutine of one bot.
+type actor struct {
+	d       *Dispatcher
+	account bot.Address
+	signal  chan struct{}
+	log     *slog.Logger
+
+	wakes   Wake // guarded by Dispatcher.mu
+	wokenAt time.Time
+
+	inbox    Inbox
+	failures int // turns in a row that failed
+	gateKeys *gate.Keys
+	keysOf   bot.Generation
+}
+
+func (a *actor) take() (Wake, time.Time) {
+	a.d.mu.Lock()
+	defer a.d.mu.Unlock()
+	wakes := a.wakes
+	a.wakes = 0
+	return wakes, a.wokenAt
+}
+
+// again puts wakes back that a failed turn has not worked off.
+func (a *actor) again(wakes Wake) {
+	a.d.mu.Lock()
+	defer a.d.mu.Unlock()
+	a.wakes |= wakes
+}
+
+func (a *actor) serve(ctx context.Context) {
+	defer a.hangUp()
+	for ctx.Err() == nil {
+		wakes, at := a.take()
+		err := a.turn(ctx, wakes, at)
+		if err != nil && ctx.Err() == nil {
+			a.again(wakes)
+			a.hangUp()
+			a.failures++
+			a.log.Warn("will try again", "in", a.backoff().Round(time.Millisecond), "failures", a.failures, "err", err)
+		} else {
+			a.failures = 0
+		}
+		a.sleep(ctx, err != nil)
+	}
+}
+
+// sleep returns at the next wake, when the outbox or a failed turn is due, or when ctx ends.
+func (a *actor) sleep(ctx context.Context, failed bool) {
+	var due, idle <-chan time.Time
+	if failed {
+		due = time.After(a.backoff())
+	} else if at, ok := a.d.opts.Outbox.Next(a.account); ok {
+		due = time.After(time.Until(at))
+	}
+	if a.inbox != nil {
+		idle = time.After(a.d.opts.IdleClose)
+	}
+	wake := a.signal
+	if failed {
+		wake = nil // a wake does not shorten the backoff; it is remembered in wakes
+	}
+	for {
+		select {
+		case <-wake:
+			return
+		case <-due:
+			return
+		case <-ctx.Done():
+			return
+		case <-idle:
+			a.hangUp()
+			idle = nil
+		}
+	}
+}
+
+// backoff is 0.5 s doubling to 5 min, with a jitter of half of it.
+func (a *actor) backoff() time.Duration {
+	d := 500 * time.Millisecond << min(a.failures, 10)
+	d = min(d, 5*time.Minute)
+	return d/2 + rand.N(d/2+1)
+}
+
+func (a *actor) hangUp() {
+	if a.inbox == nil {
+		return
+	}
+	if err := a.inbox.Close(); err != nil {
+		a.log.Debug("closing the connection to the relay", "err", err)
+	}
+	a.inbox = nil
+}
+
+// turn works off everything that waits for this bot.
+func (a *actor) turn(ctx context.Context, wakes Wake, wokenAt time.Time) error {
+	if wakes != 0 {
+		if err := a.connect(ctx); err != nil {
+			return err
+		}
+	}
+	if wakes&WakeFolder != 0 {
+		if err := a.d.opts.Folder.Process(ctx, a.account, a.inbox); err != nil {
+			return fmt.Errorf("Bot folder: %w", err)
+		}
+	}
+	if wakes != 0 {
+		if err := a.mails(ctx, wokenAt); err != nil {
+			return err
+		}
+	}
+	return a.flush(ctx)
+}
+
+func (a *actor) connect(ctx context.Context) error {
+	if a.inbox != nil {
+		return nil
+	}
+	inbox, err := a.d.opts.Dial(ctx, a.account)
+	if err != nil {
+		return err
+	}
+	a.inbox = inbox
+	return nil
+}
+
+func (a *actor) flush(ctx context.Context) error {
+	if err := a.d.opts.Outbox.Flush(ctx, a.account); err != nil {
+		return fmt.Errorf("outbox: %w", err)
+	}
+	return nil
+}
+
+// mails works off the INBOX. What no bot is installed for stays there.
+func (a *actor) mails(ctx context.Context, wokenAt time.Time) error {
+	if _, err := a.d.opts.Ledger.Bot(ctx, a.account); errors.Is(err, ledger.ErrNotFound) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	status, err := a.inbox.Select(ctx, "INBOX")
+	if err != nil {
+		return err
+	}
+	var after uint32
+	for {
+		waiting, err := a.inbox.List(ctx, after, 100)
+		if err != nil || len(waiting) == 0 {
+			return err
+		}
+		for _, m := range waiting {
+			cursor := ledger.Cursor{UIDValidity: status.UIDValidity, UID: m.UID}
+			if err := a.mail(ctx, cursor, wokenAt); err != nil {
+				return fmt.Errorf("mail %d: %w", m.UID, err)
+			}
+			after = m.UID
+			wokenAt = time.Now()
+		}
+	}
+}

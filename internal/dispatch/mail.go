@@ -1,0 +1,150 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"mayfly/internal/bot"
+	"mayfly/internal/gate"
+	"mayfly/internal/ledger"
+	"mayfly/internal/mailbox"
+	"mayfly/internal/session"
+)
+
+// mail takes one mail from the relay to its end: refused, set aside, or committed and deleted.
+func (a *actor) mail(ctx context.Context, cursor ledger.Cursor, wokenAt time.Time) error {
+	b, err := a.d.opts.Ledger.Bot(ctx, a.account)
+	if err != nil {
+		return err
+	}
+	raw, err := a.inbox.Fetch(ctx, cursor.UID, a.d.opts.Bounds.Size)
+	switch {
+	case errors.Is(err, mailbox.ErrVanished):
+		return nil
+	case errors.Is(err, mailbox.ErrTooLarge):
+		return a.refuse(ctx, cursor, "too-large", err.Error())
+	case err != nil:
+		return err
+	}
+	timeline := session.NewTimeline(wokenAt)
+	verdict, err := a.judge(ctx, b, raw)
+	if err != nil {
+		return err
+	}
+	timeline.Mark("gate")
+	switch verdict.Kind {
+	case gate.Refused:
+		return a.refuse(ctx, cursor, string(verdict.Reason), verdict.Detail)
+	case gate.Bounce, gate.Replay:
+		return a.refuse(ctx, cursor, string(verdict.Kind), verdict.Detail)
+	}
+	job, err := a.d.opts.Ledger.Accept(ctx, ledger.Job{
+		Bot: a.account, Cursor: cursor, Kind: string(verdict.Kind), Sender: verdict.Sender,
+		From: verdict.From, MessageID: verdict.MessageID, Size: int64(len(raw)),
+	})
+	if err != nil {
+		return err
+	}
+	return a.work(ctx, session.Work{Bot: b, Job: job, Mail: raw, Message: verdict.Kind == gate.Message, Timeline: timeline})
+}
+
+func (a *actor) judge(ctx context.Context, b ledger.Bot, raw []byte) (gate.Verdict, error) {
+	keys, err := a.keys(b)
+	if err != nil {
+		return gate.Verdict{}, err
+	}
+	var lookup error
+	verdict := gate.Check(raw, keys, func(sender bot.Fingerprint, messageID string) bool {
+		done, err := a.d.opts.Ledger.Finished(ctx, a.account, sender, messageID)
+		lookup = errors.Join(lookup, err)
+		return done
+	}, a.d.opts.Bounds)
+	return verdict, lookup
+}
+
+// keys parses what the gate knows once for every generation of core's account.
+func (a *actor) keys(b ledger.Bot) (*gate.Keys, error) {
+	if a.gateKeys != nil && a.keysOf == b.Account {
+		return a.gateKeys, nil
+	}
+	secret, err := a.d.opts.Keys.Keys(a.account)
+	if err != nil {
+		return nil, fmt.Errorf("the bot's key: %w", err)
+	}
+	state := b.State
+	state.SelfKeys = secret
+	keys, err := gate.NewKeys(a.account, state)
+	if err != nil {
+		return nil, fmt.Errorf("the gate's keys: %w", err)
+	}
+	a.gateKeys, a.keysOf = keys, b.Account
+	return keys, nil
+}
+
+// refuse counts the mail and deletes it. It is never answered.
+func (a *actor) refuse(ctx context.Context, cursor ledger.Cursor, reason, detail string) error {
+	if err := a.d.opts.Ledger.Refused(ctx, a.account, reason, cursor); err != nil {
+		return err
+	}
+	a.log.Info("mail refused", "uid", cursor.UID, "reason", reason, "detail", detail)
+	return a.inbox.Delete(ctx, cursor.UID)
+}
+
+// work runs the session of an accepted job, unless that has happened already, and clears the mail away.
+func (a *actor) work(ctx context.Context, w session.Work) error {
+	switch w.Job.State {
+	case ledger.JobFailed:
+		return nil
+	case ledger.JobAccepted:
+		committed, err := a.session(ctx, w)
+		if err != nil || !committed {
+			return err
+		}
+		if err := a.flush(ctx); err != nil {
+			a.log.Warn("the reply waits in the outbox", "err", err)
+		}
+	}
+	if err := a.inbox.Delete(ctx, w.Job.Cursor.UID); err != nil {
+		return err
+	}
+	return a.d.opts.Ledger.Cleared(ctx, w.Job.ID)
+}
+
+// session runs the session of a job and reports whether it was committed. A mail that was set aside is not.
+func (a *actor) session(ctx context.Context, w session.Work) (committed bool, err error) {
+	attempts, err := a.d.opts.Ledger.Attempt(ctx, w.Job.ID)
+	if err != nil {
+		return false, err
+	}
+	if attempts > a.d.opts.MaxAttempts {
+		a.log.Error("mail set aside: its sessions keep failing", "uid", w.Job.Cursor.UID, "attempts", attempts-1)
+		record := bot.RunRecord{Status: bot.RunInternal, Message: fmt.Sprintf("set aside after %d attempts", attempts-1)}
+		return false, a.d.opts.Ledger.Fail(ctx, []int64{w.Job.ID}, record, true)
+	}
+	select {
+	case a.d.slots <- struct{}{}:
+		defer func() { <-a.d.slots }()
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+	outcome, err := a.d.opts.Sessions.Run(ctx, w)
+	if err != nil {
+		return false, a.failed(ctx, w, err)
+	}
+	a.d.opts.Done(outcome)
+	return true, nil
+}
+
+// failed records a session that the host could not finish. The mail waits for the next turn.
+func (a *actor) failed(ctx context.Context, w session.Work, cause error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	record := bot.RunRecord{Status: bot.RunInternal, Message: cause.Error()}
+	if err := a.d.opts.Ledger.Fail(ctx, []int64{w.Job.ID}, record, false); err != nil {
+		return errors.Join(cause, err)
+	}
+	return cause
+}

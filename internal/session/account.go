@@ -1,0 +1,105 @@
+package session
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ProtonMail/go-crypto/openpgp/packet"
+	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
+
+	"mayfly/internal/bot"
+	"mayfly/internal/core"
+	"mayfly/internal/ledger"
+)
+
+// Setup makes core's account of a bot that has none yet, or brings the profile of one that has up to date with its manifest.
+// It commits the generation and returns the bot as it is now, with its fingerprint and invite link.
+func (r *Runner) Setup(ctx context.Context, b ledger.Bot) (ledger.Bot, error) {
+	started := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, r.Limits.CoreWall)
+	defer cancel()
+	c, err := r.openCore(ctx, b)
+	if err != nil {
+		return b, fmt.Errorf("core: %w", err)
+	}
+	defer c.close()
+	if b.Account == 0 {
+		if err := c.configure(ctx, b.Address); err != nil {
+			return b, c.why(err)
+		}
+	}
+	if err := c.profile(ctx, b.Manifest); err != nil {
+		return b, c.why(err)
+	}
+	b.Invite, err = c.client.Invite(ctx, c.account)
+	if err != nil {
+		return b, c.why(err)
+	}
+	// Core's first look at the INBOX sets the UID from which it fetches: it must be an empty one.
+	if err := c.client.StartIO(ctx, c.account); err != nil {
+		return b, c.why(err)
+	}
+	end, err := r.endCore(ctx, c, b)
+	if err != nil {
+		return b, c.why(err)
+	}
+	return r.commitSetup(ctx, b, end, started)
+}
+
+func (r *Runner) commitSetup(ctx context.Context, b ledger.Bot, end ending, started time.Time) (ledger.Bot, error) {
+	outgoing, err := r.stage(b.Address, end.outgoing)
+	if err != nil {
+		return b, err
+	}
+	if b.Fingerprint, err = end.fingerprint(); err != nil {
+		return b, err
+	}
+	b.Account, b.UIDNext, b.State = end.account, end.uidNext, end.state
+	err = r.Ledger.Commit(ctx, ledger.Commit{
+		Bot: b.Address, Account: b.Account, Storage: b.Storage, UIDNext: b.UIDNext, State: b.State,
+		Fingerprint: b.Fingerprint, Invite: b.Invite, Outgoing: outgoing, Started: started, Ended: time.Now(),
+	})
+	if err != nil {
+		r.discard(outgoing)
+		return b, fmt.Errorf("commit: %w", err)
+	}
+	end.folder = b.Storage
+	r.sweep(b.Address, end)
+	return b, nil
+}
+
+// configure makes the account and tells core that the minirelay is its provider.
+func (c *coreSide) configure(ctx context.Context, address bot.Address) error {
+	var err error
+	if c.account, err = c.client.AddAccount(ctx); err != nil {
+		return err
+	}
+	// bot: accept every chat, mark messages as a bot's. mdns: replies would ask for receipts, and each receipt is a wake.
+	err = c.client.BatchSetConfig(ctx, c.account, map[string]string{"bot": "1", "mdns_enabled": "0", "delete_device_after": "2592000"})
+	if err != nil {
+		return err
+	}
+	return c.client.Configure(ctx, c.account, core.Transport{
+		Addr: string(address), Password: "none: the minirelay takes any",
+		IMAPServer: "127.0.0.1", IMAPPort: imapPort, SMTPServer: "127.0.0.1", SMTPPort: smtpPort,
+	})
+}
+
+func (c *coreSide) profile(ctx context.Context, m bot.Manifest) error {
+	return c.client.BatchSetConfig(ctx, c.account, map[string]string{"displayname": m.Name, "selfstatus": m.Summary})
+}
+
+// fingerprint is that of the bot's own key. Core has one key for an account.
+func (e ending) fingerprint() (bot.Fingerprint, error) {
+	if len(e.selfKeys) == 0 {
+		return "", errors.New("core's account holds no secret key that this host can read: install the version of deltachat-rpc-server that docs/ARCHITECTURE.md names")
+	}
+	key, err := openpgp.ReadEntity(packet.NewReader(bytes.NewReader(e.selfKeys[0])))
+	if err != nil {
+		return "", fmt.Errorf("core's secret key: %w", err)
+	}
+	return bot.Fingerprint(fmt.Sprintf("%X", key.PrimaryKey.Fingerprint)), nil
+}

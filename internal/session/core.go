@@ -1,0 +1,297 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"mayfly/internal/accountreader"
+	"mayfly/internal/bot"
+	"mayfly/internal/core"
+	"mayfly/internal/ledger"
+	"mayfly/internal/minirelay"
+	"mayfly/internal/sandbox"
+	"mayfly/internal/storage"
+)
+
+// The ports of the minirelay and the folders in core's sandbox. Core stores the ports in its account: they never change.
+const (
+	imapPort   = 143
+	smtpPort   = 587
+	accountDir = "/account"
+	filesDir   = "/files" // what the bot attaches, handed over as private copies
+)
+
+// coreSide is core in its sandbox, with the minirelay as its provider.
+type coreSide struct {
+	box     *sandbox.Sandbox
+	relay   *minirelay.Private
+	client  *core.Client
+	reader  *accountreader.Client
+	events  <-chan core.Event
+	account core.AccountID
+	blobs   string // core's folder of attachments
+	log     *tail
+	servers errgroup.Group
+	stop    context.CancelFunc
+}
+
+// openCore starts core on a copy of the bot's account; a bot without an account gets an empty folder.
+func (r *Runner) openCore(ctx context.Context, b ledger.Bot) (*coreSide, error) {
+	binary, err := os.Open(r.Core)
+	if err != nil {
+		return nil, fmt.Errorf("%w: set core in the configuration to the path of deltachat-rpc-server", err)
+	}
+	defer binary.Close()
+	box, err := r.Sandboxes.Open(ctx, r.coreSpec(binary))
+	if err != nil {
+		return nil, err
+	}
+	c := &coreSide{box: box, log: newTail(r.Limits.Log)}
+	c.relay = minirelay.NewPrivate(minirelay.PrivateConfig{
+		Address: b.Address, UIDValidity: b.UIDValidity, UIDNext: b.UIDNext,
+		MaxMail: 40 << 20, MaxTotal: 80 << 20, MaxRecipients: 500, Log: r.Log,
+	})
+	if err := r.startCore(ctx, c, b); err != nil {
+		c.close()
+		return nil, c.why(err)
+	}
+	return c, nil
+}
+
+func (r *Runner) coreSpec(binary *os.File) sandbox.Spec {
+	return sandbox.Spec{
+		Name: "core", Memory: r.Limits.CoreMemory, Pids: r.Limits.Pids, Wall: r.Limits.CoreWall,
+		Dirs: []sandbox.Dir{
+			{Path: accountDir, Size: r.Limits.CoreAccount, Inodes: 20_000, Writable: true},
+			{Path: filesDir, Size: 64 << 20, Inodes: 1000, Writable: true},
+			{Path: "/tmp", Size: 64 << 20, Inodes: 1000, Writable: true},
+		},
+		Listen: []uint16{imapPort, smtpPort},
+		Programs: []sandbox.Program{
+			{Name: "core", Binary: binary, Profile: "core", Dir: accountDir,
+				Env: []string{"DC_ACCOUNTS_PATH=" + accountDir + "/core", "TMPDIR=/tmp", "HOME=/tmp", "RUST_LOG=warn"}},
+			{Name: "reader", Builtin: "account-reader", Profile: "worker", Dir: accountDir, Args: []string{accountDir + "/core"}},
+		},
+	}
+}
+
+func (r *Runner) startCore(ctx context.Context, c *coreSide, b ledger.Bot) error {
+	if b.Account != 0 {
+		if err := putGeneration(c.box, accountDir, func(w io.Writer) error {
+			return r.Storage.Export(b.Address, storage.Account, b.Account, w)
+		}); err != nil {
+			return fmt.Errorf("account: %w", err)
+		}
+	}
+	c.servers.Go(func() error { return c.relay.ServeIMAP(c.box.Listener(imapPort)) })
+	c.servers.Go(func() error { return c.relay.ServeSMTP(c.box.Listener(smtpPort)) })
+	for _, program := range []string{"core", "reader"} {
+		if err := c.box.Start(program); err != nil {
+			return err
+		}
+	}
+	stdio := c.box.Program("core")
+	go c.log.read(stdio.Stderr)
+	c.client = core.New(stdio.Stdin, stdio.Stdout)
+	reader := c.box.Program("reader")
+	c.reader = accountreader.NewClient(reader.Stdin, reader.Stdout)
+	eventsCtx, stop := context.WithCancel(ctx)
+	c.stop = stop
+	c.events = c.client.Events(eventsCtx)
+	if b.Account == 0 {
+		return nil
+	}
+	return c.findAccount(ctx)
+}
+
+// findAccount asks core which account it has and where its attachments lie.
+func (c *coreSide) findAccount(ctx context.Context) error {
+	ids, err := c.client.AccountIDs(ctx)
+	if err != nil {
+		return err
+	}
+	if len(ids) != 1 {
+		return fmt.Errorf("the account folder holds %d accounts, want 1", len(ids))
+	}
+	c.account = ids[0]
+	return c.client.Call(ctx, "get_blob_dir", &c.blobs, c.account)
+}
+
+// corePaths is the prefix of every path that core names.
+func (c *coreSide) corePaths() string {
+	return strings.TrimSuffix(c.blobs, "dc.db-blobs")
+}
+
+// putGeneration streams a generation from disk into a folder of the sandbox.
+func putGeneration(box *sandbox.Sandbox, dir string, export func(io.Writer) error) error {
+	r, w := io.Pipe()
+	go func() { w.CloseWithError(export(w)) }()
+	err := box.Put(dir, r)
+	r.CloseWithError(err)
+	return err
+}
+
+// incoming returns the next message that core says is new, or false when core has worked off every mail presented. Core
+// reports what a mail was before it reports that its INBOX is idle, and both in order.
+func (c *coreSide) incoming(ctx context.Context) (core.MsgID, bool, error) {
+	idle := false
+	for {
+		select {
+		case e, ok := <-c.events:
+			if !ok {
+				return 0, false, fmt.Errorf("core ended while it worked on the mail")
+			}
+			if e.Kind == core.IncomingMsg {
+				return e.MsgID, true, nil
+			}
+			idle = idle || e.Kind == core.ImapInboxIdle
+		case <-c.relay.Changed():
+		case <-ctx.Done():
+			return 0, false, context.Cause(ctx)
+		}
+		if idle && c.relay.Settled() {
+			return 0, false, nil
+		}
+	}
+}
+
+// drain returns when core has nothing left to do that would be lost to a user.
+func (c *coreSide) drain(ctx context.Context, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	var pending bot.Pending
+	for {
+		if c.relay.Settled() {
+			var err error
+			if pending, err = c.reader.Pending(ctx); err != nil {
+				return fmt.Errorf("account reader: %w", err)
+			}
+			if pending.Drained() && c.relay.Settled() {
+				return nil
+			}
+		}
+		select {
+		case _, ok := <-c.events:
+			if !ok {
+				return fmt.Errorf("core ended before it was drained")
+			}
+		case <-c.relay.Changed():
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("core did not finish within %s: %+v is left in its queues", limit, pending)
+		}
+	}
+}
+
+// ending is what a session leaves.
+type ending struct {
+	account, folder bot.Generation
+	uidNext         uint32
+	state           bot.AccountState
+	selfKeys        [][]byte
+	outgoing        []minirelay.Outgoing
+	core            sandbox.Result
+}
+
+// end drains core, reads what the gate must know, ends core and streams its account and the bot's folder out.
+func (r *Runner) end(ctx context.Context, c *coreSide, p *program, w Work) (ending, error) {
+	end, err := r.endCore(ctx, c, w.Bot)
+	if err != nil {
+		return end, err
+	}
+	end.folder = w.Bot.Storage
+	if p.folder != 0 {
+		end.folder = p.folder
+	}
+	return end, nil
+}
+
+func (r *Runner) endCore(ctx context.Context, c *coreSide, b ledger.Bot) (ending, error) {
+	var end ending
+	if err := c.drain(ctx, r.Limits.Drain); err != nil {
+		return end, err
+	}
+	end.uidNext, end.outgoing = c.relay.UIDNext(), c.relay.Outgoing()
+	if err := c.client.Close(); err != nil {
+		return end, fmt.Errorf("core: %w", err)
+	}
+	if _, err := c.box.Wait(ctx, "core"); err != nil {
+		return end, fmt.Errorf("core: %w", err)
+	}
+	state, err := c.reader.State(ctx)
+	if err != nil {
+		return end, fmt.Errorf("account reader: %w", err)
+	}
+	if err := c.reader.Close(); err != nil {
+		return end, fmt.Errorf("account reader: %w", err)
+	}
+	if _, err := c.box.Wait(ctx, "reader"); err != nil {
+		return end, fmt.Errorf("account reader: %w", err)
+	}
+	end.account, err = r.collect(ctx, c.box, accountDir, b.Address, storage.Account, b.Account, accountRules(r.Limits))
+	if err != nil {
+		return end, fmt.Errorf("account: %w", err)
+	}
+	if err := r.keepKeys(b.Address, state.SelfKeys); err != nil {
+		return end, err
+	}
+	end.state, end.selfKeys, end.state.SelfKeys = state, state.SelfKeys, nil
+	end.core, err = c.box.Close()
+	return end, err
+}
+
+// keepKeys moves the secret keys to the key store: the ledger holds none.
+func (r *Runner) keepKeys(account bot.Address, keys [][]byte) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	if err := r.Keys.PutKeys(account, keys); err != nil {
+		return fmt.Errorf("key store: %w", err)
+	}
+	return nil
+}
+
+func accountRules(l Limits) storage.Rules {
+	return storage.Rules{Files: 20_000, Depth: 8, Name: 255, Bytes: l.CoreAccount, File: l.CoreAccount, Change: l.CoreAccount}
+}
+
+// collect streams a folder of a sandbox, whose programs have ended, into a new generation.
+func (r *Runner) collect(ctx context.Context, box *sandbox.Sandbox, dir string, account bot.Address, kind storage.Kind,
+	base bot.Generation, rules storage.Rules) (bot.Generation, error) {
+	stream, err := box.Collect(dir)
+	if err != nil {
+		return 0, err
+	}
+	defer stream.Close()
+	generation, _, err := r.Storage.Import(ctx, account, kind, base, stream, rules)
+	return generation, err
+}
+
+// close ends everything that is still there. It is called after a failure and after a success.
+func (c *coreSide) close() {
+	if c.stop != nil {
+		c.stop()
+	}
+	_, _ = c.box.Close() // a failure of the sandbox has been reported by the call that met it
+	_ = c.relay.Close()
+	_ = c.servers.Wait()
+}
+
+// why adds to an error what core wrote on its stderr, and the cause of the sandbox's death.
+func (c *coreSide) why(err error) error {
+	var failed *runFailed
+	if err == nil || errors.As(err, &failed) {
+		return err
+	}
+	if text := c.log.String(); text != "" {
+		return fmt.Errorf("%w; core wrote: %s", err, text)
+	}
+	return err
+}

@@ -1,0 +1,382 @@
+package session
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+	"sync"
+	"time"
+
+	"mayfly/internal/bot"
+	"mayfly/internal/core"
+	"mayfly/internal/gateway"
+	"mayfly/internal/ledger"
+	"mayfly/internal/sandbox"
+	"mayfly/internal/storage"
+)
+
+// The folders of a bot's sandbox.
+const (
+	bundleDir      = "/bundle"
+	storageDir     = "/storage"
+	attachmentsDir = "/attachments"
+	tmpDir         = "/tmp"
+)
+
+// program is the bot's program in its sandbox. It is started before core knows what the mail is, so that it waits for its
+// job and not the user for it. A session without a run has a program that was never opened.
+type program struct {
+	r      *Runner
+	bot    ledger.Bot
+	opened chan struct{} // closed when box and err are set
+	box    *sandbox.Sandbox
+	err    error
+	cancel context.CancelFunc
+	used   bool
+
+	lines  *bufio.Reader
+	log    *tail
+	folder bot.Generation // the new one, after a run that counts
+	result sandbox.Result
+}
+
+// prestart opens the bot's sandbox in the background when the work may need it.
+func (r *Runner) prestart(ctx context.Context, w Work) *program {
+	p := &program{r: r, bot: w.Bot, opened: make(chan struct{}), log: newTail(r.Limits.Log)}
+	ctx, p.cancel = context.WithCancel(ctx)
+	if !w.Message {
+		close(p.opened)
+		return p
+	}
+	go func() {
+		defer close(p.opened)
+		p.err = p.open(ctx)
+		if p.err == nil {
+			w.Timeline.Mark("sandbox up")
+		}
+	}()
+	return p
+}
+
+func (p *program) open(ctx context.Context) error {
+	m := p.bot.Manifest
+	box, err := p.r.Sandboxes.Open(ctx, sandbox.Spec{
+		Name: "bot", Memory: m.Limits.Memory, Pids: p.r.Limits.Pids, Wall: m.Limits.Wall + p.r.Limits.Drain,
+		Dirs: []sandbox.Dir{
+			{Path: bundleDir, Size: p.r.Limits.Tmpfs, Inodes: 5000},
+			{Path: storageDir, Size: p.r.Limits.Tmpfs, Inodes: 10_000, Writable: true},
+			{Path: attachmentsDir, Size: p.r.Limits.Tmpfs, Inodes: 100, Writable: true}, // sealed with the job
+			{Path: tmpDir, Size: p.r.Limits.Tmpfs, Inodes: 10_000, Writable: true},
+		},
+		Programs: []sandbox.Program{{Name: "worker", Builtin: "worker", Profile: "worker", Dir: tmpDir}},
+	})
+	if err != nil {
+		return err
+	}
+	p.box = box
+	if err := p.fill(); err != nil {
+		return err
+	}
+	if err := box.Start("worker"); err != nil {
+		return err
+	}
+	stdio := box.Program("worker")
+	go p.log.read(stdio.Stderr)
+	p.lines = bufio.NewReader(stdio.Stdout)
+	return p.expectReady()
+}
+
+// fill puts the bundle and the folder into the sandbox.
+func (p *program) fill() error {
+	err := putGeneration(p.box, bundleDir, func(w io.Writer) error {
+		return p.r.Storage.ExportBundle(p.bot.Address, p.bot.Digest, w)
+	})
+	if err != nil {
+		return fmt.Errorf("bundle: %w", err)
+	}
+	if p.bot.Storage == 0 {
+		return nil
+	}
+	err = putGeneration(p.box, storageDir, func(w io.Writer) error {
+		return p.r.Storage.Export(p.bot.Address, storage.Folder, p.bot.Storage, w)
+	})
+	if err != nil {
+		return fmt.Errorf("folder: %w", err)
+	}
+	return nil
+}
+
+// expectReady reads the worker's first line.
+func (p *program) expectReady() error {
+	line, err := p.lines.ReadSlice('\n')
+	if err != nil {
+		return fmt.Errorf("the worker did not start: %w %s", err, p.log)
+	}
+	var ready struct{ Method string }
+	if err := json.Unmarshal(line, &ready); err != nil || ready.Method != "ready" {
+		return fmt.Errorf("the worker's first line is not ready: %.100q", line)
+	}
+	return nil
+}
+
+// close ends the sandbox if it is still there.
+func (p *program) close() {
+	p.cancel()
+	<-p.opened
+	if p.box != nil {
+		_, _ = p.box.Close() // what the run needed to know has been read by then
+	}
+}
+
+// messages runs the bot for the message that the mail turned out to be, if core says that it was one. Receipts, reactions,
+// edits and the first half of a large message are none, and the record is nil.
+func (r *Runner) messages(ctx context.Context, c *coreSide, p *program, w Work) (*bot.RunRecord, error) {
+	for {
+		id, ok, err := c.incoming(ctx)
+		if err != nil || !ok {
+			return nil, err
+		}
+		w.Timeline.Mark("IncomingMsg")
+		msg, err := c.client.GetMessage(ctx, c.account, id)
+		if err != nil {
+			return nil, err
+		}
+		if err := c.client.MarkSeen(ctx, c.account, id); err != nil {
+			return nil, err
+		}
+		if w.Message && wakes(msg) {
+			return p.run(ctx, c, msg, w.Timeline)
+		}
+	}
+}
+
+// wakes reports whether a message runs the bot: a person wrote it, encrypted and signed.
+func wakes(m core.Message) bool { return m.Authentic() && !m.IsInfo && !m.IsBot }
+
+// run hands the message to the waiting worker and sees the run through. A run that does not count is a *runFailed.
+func (p *program) run(ctx context.Context, c *coreSide, msg core.Message, timeline *Timeline) (*bot.RunRecord, error) {
+	<-p.opened
+	if p.err != nil {
+		return nil, fmt.Errorf("the bot's sandbox: %w", p.err)
+	}
+	p.used = true
+	started := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, p.bot.Manifest.Limits.Wall+time.Second)
+	defer cancel()
+
+	verdict := &verdict{timeline: timeline}
+	files := &files{core: c.box, bot: p.box, shown: map[string]string{}}
+	g := gateway.New(gateway.Options{
+		Core: c.client, Files: files, Account: uint32(c.account), Chats: []uint32{uint32(msg.ChatID)},
+		CorePaths: c.corePaths(), Limits: gateway.DefaultLimits(), Notify: verdict.notify,
+	})
+	job, err := p.job(ctx, g, files, msg)
+	if err != nil {
+		return nil, err
+	}
+	stdin := p.box.Program("worker").Stdin
+	if _, err := stdin.Write(append(job, '\n')); err != nil {
+		return nil, fmt.Errorf("the worker took no job: %w", err)
+	}
+	serveErr := make(chan error, 1)
+	go func() { serveErr <- g.Serve(ctx, p.lines, stdin) }()
+	exit, waitErr := p.box.Wait(ctx, "worker")
+	if waitErr != nil {
+		_ = p.box.Kill()
+	}
+	served := <-serveErr
+	timeline.Mark("handler done")
+	record, err := p.judge(ctx, verdict, exit, errors.Join(waitErr, served))
+	record.Wall = time.Since(started)
+	if err != nil {
+		return nil, err
+	}
+	if record.Status != bot.RunOK {
+		return nil, &runFailed{record}
+	}
+	return &record, nil
+}
+
+// judge makes the record of a run that has ended, and keeps the folder of one that counts.
+func (p *program) judge(ctx context.Context, v *verdict, exit sandbox.Exit, trouble error) (bot.RunRecord, error) {
+	status, message := v.result()
+	record := bot.RunRecord{Status: status, Message: message, ExitCode: exit.Code, ExitSig: int(exit.Signal)}
+	if record.Status == bot.RunOK && (trouble != nil || exit.Code != 0 || exit.Signal != 0) {
+		record.Status, record.Message = bot.RunError, fmt.Sprintf("the worker said OK and then ended with code %d, signal %d", exit.Code, exit.Signal)
+	}
+	if record.Status == bot.RunOK {
+		folder, err := p.r.collect(ctx, p.box, storageDir, p.bot.Address, storage.Folder, p.bot.Storage, folderRules(p.r.Limits))
+		if err != nil {
+			record.Status, record.Message = bot.RunError, "the folder was not kept: "+err.Error()
+		}
+		p.folder = folder
+	}
+	result, err := p.box.Close()
+	if err != nil && record.Status == bot.RunOK {
+		return record, fmt.Errorf("the bot's sandbox: %w", err)
+	}
+	<-p.log.ended
+	record.CPU, record.Memory, record.OOMKilled, record.Log = result.CPU, result.Memory, result.OOMKilled, p.log.String()
+	explain(&record, result, trouble)
+	return record, nil
+}
+
+// explain says what ended a run that could not say so itself.
+func explain(record *bot.RunRecord, result sandbox.Result, trouble error) {
+	if record.Status != "" {
+		return
+	}
+	switch {
+	case result.OOMKilled:
+		record.Status, record.Message = bot.RunSignal, "killed: the program used more memory than [limits] memory allows"
+	case result.Killed == "wall" || errors.Is(trouble, context.DeadlineExceeded):
+		record.Status, record.Message = bot.RunTimeout, "killed: the program ran longer than [limits] wall allows"
+	case result.Killed != "":
+		record.Status, record.Message = bot.RunTimeout, "killed: "+result.Message
+	case errors.Is(trouble, gateway.ErrLine):
+		record.Status, record.Message = bot.RunError, trouble.Error()
+	case record.ExitSig != 0:
+		record.Status, record.Message = bot.RunSignal, fmt.Sprintf("killed by signal %d", record.ExitSig)
+	default:
+		record.Status, record.Message = bot.RunError, fmt.Sprintf("ended with code %d without a result", record.ExitCode)
+	}
+}
+
+func folderRules(l Limits) storage.Rules {
+	return storage.Rules{Files: 10_000, Depth: 16, Name: 255, Bytes: 100 << 20, File: l.Tmpfs, Change: l.Tmpfs}
+}
+
+// job is the line that the worker waits for; package worker describes it.
+func (p *program) job(ctx context.Context, g *gateway.Gateway, f *files, msg core.Message) ([]byte, error) {
+	attachment, err := f.attachment(msg)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.box.Seal(attachmentsDir); err != nil {
+		return nil, err
+	}
+	message, err := g.Read(ctx, "get_message", msg.ID)
+	if err != nil {
+		return nil, err
+	}
+	chat, err := g.Read(ctx, "get_basic_chat_info", msg.ChatID)
+	if err != nil {
+		return nil, err
+	}
+	contact, err := g.Read(ctx, "get_contact", msg.FromID)
+	if err != nil {
+		return nil, err
+	}
+	m := p.bot.Manifest
+	return json.Marshal(map[string]any{"job": map[string]any{
+		"event": "message", "main": m.Main, "account": g.Account(),
+		"bot":         map[string]string{"name": m.Name, "address": string(p.bot.Address), "version": m.Version},
+		"deadline_ms": m.Limits.Wall.Milliseconds(), "heap": m.Limits.Memory * 3 / 4,
+		"message": message, "chat": chat, "contact": contact, "attachment": attachment,
+	}})
+}
+
+// verdict takes the worker's notifications.
+type verdict struct {
+	timeline *Timeline
+	mu       sync.Mutex
+	status   bot.RunStatus
+	message  string
+}
+
+func (v *verdict) notify(method string, params json.RawMessage) {
+	switch method {
+	case "entered":
+		v.timeline.Mark("handler")
+	case "done":
+		var done struct{ Status, Message, Stack string }
+		if err := json.Unmarshal(params, &done); err != nil {
+			return
+		}
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.status, v.message = bot.RunError, bounded(done.Message+"\n"+done.Stack)
+		if s := bot.RunStatus(done.Status); s == bot.RunOK || s == bot.RunTimeout {
+			v.status = s
+		}
+	}
+}
+
+func bounded(s string) string {
+	s = strings.TrimSpace(strings.ToValidUTF8(s, "?"))
+	return s[:min(len(s), 4000)]
+}
+
+func (v *verdict) result() (bot.RunStatus, string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.status, v.message
+}
+
+// files moves attachments between core's sandbox and the bot's. Bytes go through the daemon; no path of one is opened in
+// the other.
+type files struct {
+	core, bot *sandbox.Sandbox
+	mu        sync.Mutex
+	taken     int
+	shown     map[string]string // core's path → the bot's
+}
+
+// Take implements gateway.Files.
+func (f *files) Take(ctx context.Context, botPath, filename string, max int64) (string, error) {
+	data, err := f.bot.GetFile(botPath, max)
+	if err != nil {
+		return "", err
+	}
+	f.mu.Lock()
+	f.taken++
+	target := fmt.Sprintf("%s/%d", filesDir, f.taken)
+	f.mu.Unlock()
+	return target, f.core.PutFile(target, int64(len(data)), strings.NewReader(string(data)))
+}
+
+// Show implements gateway.Files.
+func (f *files) Show(corePath string) (string, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p, ok := f.shown[corePath]
+	return p, ok
+}
+
+// attachment copies the file of the run's message to where the bot can open it, and describes it for the worker.
+func (f *files) attachment(msg core.Message) (any, error) {
+	if msg.File == "" {
+		return nil, nil
+	}
+	data, err := f.core.GetFile(msg.File, 32<<20)
+	if err != nil {
+		return nil, fmt.Errorf("attachment: %w", err)
+	}
+	target := attachmentsDir + "/" + safeName(msg.FileName)
+	if err := f.bot.PutFile(target, int64(len(data)), strings.NewReader(string(data))); err != nil {
+		return nil, fmt.Errorf("attachment: %w", err)
+	}
+	f.mu.Lock()
+	f.shown[msg.File] = target
+	f.mu.Unlock()
+	return map[string]any{"path": target, "name": msg.FileName, "mime": msg.FileMime, "size": len(data)}, nil
+}
+
+// safeName makes a foreign file name one path component.
+func safeName(name string) string {
+	name = path.Base(strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r == '/' || r == '\\' {
+			return '_'
+		}
+		return r
+	}, strings.ToValidUTF8(name, "_")))
+	if name == "." || name == ".." || name == "/" || len(name) > 200 {
+		return "file"
+	}
+	return name
+}

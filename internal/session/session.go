@@ -1,0 +1,188 @@
+// Package session is one wake of one bot, from a mail that the gate has passed to the commit.
+//
+// A session is a transaction. Core's account and the bot's folder are immutable generations on disk; the session works on
+// copies inside two sandboxes, one for core and one for the bot's program. What they leave is streamed out as new
+// generations, and one transaction of the ledger names these together with the run record and the mails to send. Whatever
+// dies before that transaction leaves everything as it was, and the mail in the relay's INBOX: the session happens again.
+//
+// The order of a session's steps:
+//
+//	open      core's sandbox gets its account, the bot's sandbox its bundle and folder; both start at once
+//	present   the minirelay, core's only provider, shows the mail under a new UID
+//	message   core says what the mail was: for each message that a person wrote, the bot's handler runs
+//	drain     core has fetched everything, and nothing that it wants to send is left in its queues
+//	end       the account's state is read, core ends, both copies are streamed out
+//	commit    one transaction
+//
+// A bot that fails (throws, loops, runs out of memory) gets its run recorded, and nothing that it did counts: the session is
+// repeated with core alone, so that core knows the mail, and that is committed.
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"mayfly/internal/bot"
+	"mayfly/internal/ledger"
+	"mayfly/internal/sandbox"
+	"mayfly/internal/storage"
+)
+
+// Ledger commits a session.
+type Ledger interface {
+	Commit(ctx context.Context, commit ledger.Commit) error
+}
+
+// Outbox keeps the bodies of outgoing mail until they are submitted.
+type Outbox interface {
+	Stage(data []byte) (path string, err error)
+	Discard(path string) error
+}
+
+// Keys keeps the bots' secret keys, which the gate needs.
+type Keys interface {
+	PutKeys(account bot.Address, keys [][]byte) error
+}
+
+// Limits bound a session. Those of the bot's run come from its manifest.
+type Limits struct {
+	CoreMemory  int64         // bytes, of core and the account reader together
+	CoreAccount int64         // bytes of core's account folder
+	CoreWall    time.Duration // of the whole session
+	Drain       time.Duration // how long core may take to send what it has queued
+	Tmpfs       int64         // bytes of each of the bot's folders in the sandbox
+	Pids        int
+	Log         int // bytes of the bot's log that are kept
+}
+
+// DefaultLimits are those of DESIGN §7.
+func DefaultLimits() Limits {
+	return Limits{
+		CoreMemory: 256 << 20, CoreAccount: 200 << 20, CoreWall: 90 * time.Second, Drain: 15 * time.Second,
+		Tmpfs: 32 << 20, Pids: 64, Log: 64 << 10,
+	}
+}
+
+// Options wire a Runner.
+type Options struct {
+	Sandboxes *sandbox.Client
+	Core      string // path of deltachat-rpc-server
+	Storage   *storage.Store
+	Ledger    Ledger
+	Outbox    Outbox
+	Keys      Keys
+	Limits    Limits
+	Log       *slog.Logger
+}
+
+// Runner runs sessions. It may run sessions of different bots at the same time.
+type Runner struct{ Options }
+
+// New makes a Runner.
+func New(o Options) *Runner { return &Runner{o} }
+
+// Work is one session to run.
+type Work struct {
+	Bot      ledger.Bot
+	Job      ledger.Job
+	Mail     []byte
+	Message  bool // the gate says that it may be a message: the bot may run; otherwise core is alone
+	Timeline *Timeline
+}
+
+// Outcome is a committed session.
+type Outcome struct {
+	Bot      bot.Address
+	Job      int64
+	Run      *bot.RunRecord // nil: no run
+	Core     sandbox.Result
+	Sent     int // mails put into the outbox
+	Timeline *Timeline
+}
+
+// Run runs and commits one session. An error is the host's: nothing was committed, and the session may be run again.
+func (r *Runner) Run(ctx context.Context, w Work) (Outcome, error) {
+	outcome, err := r.attempt(ctx, w, nil)
+	var failed *runFailed
+	if !errors.As(err, &failed) {
+		return outcome, err
+	}
+	r.Log.Info("the bot failed; nothing that it did counts", "bot", w.Bot.Address, "uid", w.Job.Cursor.UID,
+		"status", failed.record.Status, "message", failed.record.Message)
+	w.Message = false
+	return r.attempt(ctx, w, &failed.record)
+}
+
+// runFailed ends an attempt whose bot failed, before anything is committed.
+type runFailed struct{ record bot.RunRecord }
+
+func (f *runFailed) Error() string {
+	return fmt.Sprintf("run failed: %s: %s", f.record.Status, f.record.Message)
+}
+
+// attempt is one pass from open to commit. failed is the record of an earlier attempt whose bot failed.
+func (r *Runner) attempt(ctx context.Context, w Work, failed *bot.RunRecord) (Outcome, error) {
+	started := time.Now()
+	ctx, cancel := context.WithTimeoutCause(ctx, r.Limits.CoreWall, fmt.Errorf("the session took longer than %s", r.Limits.CoreWall))
+	defer cancel()
+
+	program := r.prestart(ctx, w)
+	defer program.close()
+	c, err := r.openCore(ctx, w.Bot)
+	if err != nil {
+		return Outcome{}, fmt.Errorf("core: %w", err)
+	}
+	defer c.close()
+	w.Timeline.Mark("core up")
+
+	c.relay.Present(w.Mail)
+	if err := c.client.StartIO(ctx, c.account); err != nil {
+		return Outcome{}, c.why(err)
+	}
+	run, err := r.messages(ctx, c, program, w)
+	if err != nil {
+		return Outcome{}, c.why(err)
+	}
+	if run == nil {
+		run = failed
+	}
+	end, err := r.end(ctx, c, program, w)
+	if err != nil {
+		return Outcome{}, c.why(err)
+	}
+	return r.commit(ctx, w, run, end, started)
+}
+
+// commit stages the outgoing mails and names everything in one transaction.
+func (r *Runner) commit(ctx context.Context, w Work, run *bot.RunRecord, end ending, started time.Time) (Outcome, error) {
+	outgoing, err := r.stage(w.Bot.Address, end.outgoing)
+	if err != nil {
+		return Outcome{}, err
+	}
+	if run != nil {
+		run.CoreCPU, run.CoreMemory = end.core.CPU, end.core.Memory
+	}
+	err = r.Ledger.Commit(ctx, ledger.Commit{
+		Bot: w.Bot.Address, Jobs: []int64{w.Job.ID}, Account: end.account, Storage: end.folder, UIDNext: end.uidNext,
+		State: end.state, Outgoing: outgoing, Run: run, Started: started, Ended: time.Now(),
+	})
+	if err != nil {
+		r.discard(outgoing)
+		return Outcome{}, fmt.Errorf("commit: %w", err)
+	}
+	w.Timeline.Mark("commit")
+	r.sweep(w.Bot.Address, end)
+	return Outcome{Bot: w.Bot.Address, Job: w.Job.ID, Run: run, Core: end.core, Sent: len(outgoing), Timeline: w.Timeline}, nil
+}
+
+// sweep deletes the generations that the ledger no longer names. What it misses is deleted at the next start.
+func (r *Runner) sweep(account bot.Address, end ending) {
+	_, err := r.Storage.Sweep(account, storage.Account, end.account)
+	_, err2 := r.Storage.Sweep(account, storage.Folder, end.folder)
+	if err := errors.Join(err, err2); err != nil {
+		r.Log.Warn("old generations not deleted; the next start tries again", "bot", account, "err", err)
+	}
+}
