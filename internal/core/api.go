@@ -14,20 +14,26 @@ type Transport struct {
 
 	IMAPServer string // an IP address or name
 	IMAPPort   uint16
-	IMAPUser   string // empty: the address
+	IMAPUser   string // left empty: the address
 	SMTPServer string
 	SMTPPort   uint16
-	SMTPUser   string // empty: the address
+	SMTPUser   string // left empty: the address
 }
 
 // MarshalJSON writes core's EnteredLoginParam.
 func (t Transport) MarshalJSON() ([]byte, error) {
-	return json.Marshal(map[string]any{
-		"addr": t.Addr, "password": t.Password,
-		"imapServer": t.IMAPServer, "imapPort": t.IMAPPort, "imapSecurity": "plain", "imapUser": t.IMAPUser,
-		"smtpServer": t.SMTPServer, "smtpPort": t.SMTPPort, "smtpSecurity": "plain", "smtpUser": t.SMTPUser,
-		"certificateChecks": "automatic",
-	})
+	return json.Marshal(struct {
+		Addr         string `json:"addr"`
+		Password     string `json:"password"`
+		IMAPServer   string `json:"imapServer"`
+		IMAPPort     uint16 `json:"imapPort"`
+		IMAPSecurity string `json:"imapSecurity"`
+		IMAPUser     string `json:"imapUser,omitempty"`
+		SMTPServer   string `json:"smtpServer"`
+		SMTPPort     uint16 `json:"smtpPort"`
+		SMTPSecurity string `json:"smtpSecurity"`
+		SMTPUser     string `json:"smtpUser,omitempty"`
+	}{t.Addr, t.Password, t.IMAPServer, t.IMAPPort, "plain", t.IMAPUser, t.SMTPServer, t.SMTPPort, "plain", t.SMTPUser})
 }
 
 // Message is what core knows of a message. Everything in it that came by mail is foreign.
