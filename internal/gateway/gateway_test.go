@@ -1,0 +1,317 @@
+package gateway
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// recorder stands where core is and keeps what reached it.
+type recorder struct {
+	mu      sync.Mutex
+	calls   []string
+	answers map[string]string
+	block   chan struct{} // when set, calls wait for it
+}
+
+func (r *recorder) Raw(ctx context.Context, method string, params json.RawMessage) (json.RawMessage, error) {
+	r.mu.Lock()
+	r.calls = append(r.calls, method+string(params))
+	block := r.block
+	r.mu.Unlock()
+	if block != nil {
+		select {
+		case <-block:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	if a, ok := r.answers[method]; ok {
+		if strings.HasPrefix(a, "error:") {
+			return nil, errors.New(a)
+		}
+		return json.RawMessage(a), nil
+	}
+	return json.RawMessage("null"), nil
+}
+
+func (r *recorder) reached() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]string(nil), r.calls...)
+}
+
+type fileTable struct{}
+
+func (fileTable) Take(_ context.Context, path, name string, max int64) (string, error) {
+	if path != "/tmp/out/a.png" {
+		return "", errors.New("no such file in the sandbox")
+	}
+	return "/files/1", nil
+}
+
+func (fileTable) Show(path string) (string, bool) {
+	return "/attachments/in.png", path == "/account/x/dc.db-blobs/in.png"
+}
+
+// exchange sends lines and returns the answers, one for each line with an id.
+func exchange(t *testing.T, core *recorder, change func(*Options), lines ...string) ([]string, error) {
+	t.Helper()
+	opts := Options{
+		Core: core, Files: fileTable{}, Account: 7, Chats: []uint32{12}, CorePaths: "/account/x/",
+		Limits: DefaultLimits(), Notify: func(string, json.RawMessage) {},
+	}
+	if change != nil {
+		change(&opts)
+	}
+	var out strings.Builder
+	err := New(opts).Serve(t.Context(), strings.NewReader(strings.Join(lines, "\n")+"\n"), &out)
+	return strings.Split(strings.TrimSpace(out.String()), "\n"), err
+}
+
+func TestCalls(t *testing.T) {
+	for _, test := range []struct {
+		name, line string
+		core       string // what reaches core; empty: nothing
+		answer     string // what the answer holds
+	}{
+		{"a look-up gets the bot's own account", `{"id":1,"method":"get_message","params":[99,5]}`, `get_message[7,5]`, `"result":null`},
+		{"a message to the chat of the run", `{"id":1,"method":"send_msg","params":[7,12,{"text":"hi"}]}`, `send_msg[7,12,`, `"result"`},
+		{"a message to another chat", `{"id":1,"method":"send_msg","params":[7,13,{"text":"hi"}]}`, "", "chat 13 is not the one that woke the bot"},
+		{"a file becomes core's private copy", `{"id":1,"method":"send_msg","params":[7,12,{"file":"/tmp/out/a.png"}]}`, `"file":"/files/1","filename":"a.png"`, `"result"`},
+		{"a file that is not the bot's", `{"id":1,"method":"send_msg","params":[7,12,{"file":"/etc/passwd"}]}`, "", "no such file in the sandbox"},
+		{"a file name that is a path", `{"id":1,"method":"send_msg","params":[7,12,{"file":"/tmp/out/a.png","filename":"../x"}]}`, "", "no slash"},
+		{"a field that only core's owner may set", `{"id":1,"method":"send_msg","params":[7,12,{"text":"a","location":[1,2]}]}`, "", "location"},
+		{"too long a text", `{"id":1,"method":"misc_send_text_message","params":[7,12,"` + strings.Repeat("x", 100_001) + `"]}`, "", "at most 100000"},
+		{"the password", `{"id":1,"method":"get_config","params":[7,"mail_pw"]}`, "", "get_config: refused: it would show"},
+		{"a method that nobody decided on", `{"id":1,"method":"brand_new","params":[]}`, "", "brand_new: this host does not offer"},
+		{"too few parameters", `{"id":1,"method":"get_message","params":[7]}`, "", "want an array of 2 parameters"},
+		{"parameters by name", `{"id":1,"method":"get_message","params":{"accountId":7}}`, "", "want an array of 2 parameters"},
+		{"a string for an id", `{"id":1,"method":"get_message","params":[7,"5"]}`, "", "parameter 2: want a uint32"},
+		{"a negative id", `{"id":1,"method":"get_message","params":[7,-5]}`, "", "parameter 2: want a uint32"},
+		{"null for an id", `{"id":1,"method":"get_message","params":[7,null]}`, "", "parameter 2: want a uint32"},
+		{"an edit in another chat", `{"id":1,"method":"send_edit_request","params":[7,5,"x"]}`, "get_message[7,5]", "chat 99 is not the one"},
+		{"too many emojis", `{"id":1,"method":"send_reaction","params":[7,5,["` + strings.Repeat("x", 65) + `"]]}`, "get_message[7,5]", "chat 99"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			core := &recorder{}
+			if strings.Contains(test.answer, "chat 99") {
+				core.answers = map[string]string{"get_message": `{"chatId":99}`}
+			}
+			answers, err := exchange(t, core, nil, test.line)
+			if err != nil {
+				t.Fatal(err)
+			}
+			reached := strings.Join(core.reached(), "\n")
+			if test.core == "" && reached != "" || !strings.Contains(reached, test.core) {
+				t.Errorf("core got %s, want %q", reached, test.core)
+			}
+			if !strings.Contains(answers[0], test.answer) {
+				t.Errorf("answer %s, want %q in it", answers[0], test.answer)
+			}
+		})
+	}
+}
+
+func TestCorePathsAreReplaced(t *testing.T) {
+	core := &recorder{answers: map[string]string{
+		"get_message": `{"id":18446744073709551615,"file":"/account/x/dc.db-blobs/in.png","text":"/account/x is a path"}`,
+		"get_contact": `{"profileImage":"/account/x/dc.db-blobs/face.png"}`,
+		"can_send":    `error: cannot open /account/x/dc.db`,
+	}}
+	for line, want := range map[string]string{
+		`{"id":1,"method":"get_message","params":[7,5]}`: `"result":{"file":"/attachments/in.png","id":18446744073709551615,"text":"/account/x is a path"}`,
+		`{"id":1,"method":"get_contact","params":[7,5]}`: `"result":{"profileImage":null}`,
+		`{"id":1,"method":"can_send","params":[7,5]}`:    `cannot open …/dc.db`,
+	} {
+		answers, err := exchange(t, core, nil, line)
+		if err != nil || !strings.Contains(answers[0], want) {
+			t.Errorf("%s: %s, %v, want %s", line, answers[0], err, want)
+		}
+	}
+}
+
+func TestOwnMessagesMayBeEdited(t *testing.T) {
+	core := &recorder{answers: map[string]string{"send_msg": "41"}}
+	r, w := io.Pipe()
+	answers, out := io.Pipe()
+	g := New(Options{Core: core, Files: fileTable{}, Account: 7, Chats: []uint32{12}, CorePaths: "/account/x/", Limits: DefaultLimits()})
+	go func() { out.CloseWithError(g.Serve(t.Context(), r, out)) }()
+	lines := bufio.NewScanner(answers)
+	fmt.Fprintln(w, `{"id":1,"method":"send_msg","params":[7,12,{"text":"hi"}]}`)
+	lines.Scan()
+	fmt.Fprintln(w, `{"id":2,"method":"send_edit_request","params":[7,41,"ho"]}`)
+	lines.Scan()
+	w.Close()
+	if got := strings.Join(core.reached(), " "); !strings.Contains(got, `send_edit_request[7,41,"ho"]`) || strings.Contains(got, "get_message") {
+		t.Errorf("core got %s", got)
+	}
+	if g.Sent() != 2 {
+		t.Errorf("Sent is %d, want 2", g.Sent())
+	}
+}
+
+func TestLimits(t *testing.T) {
+	send := `{"id":1,"method":"send_msg","params":[7,12,{"text":"hi"}]}`
+	for _, test := range []struct {
+		name   string
+		change func(*Options)
+		lines  []string
+		want   string
+	}{
+		{"calls", func(o *Options) { o.Limits.Calls = 2 }, []string{send, send, send}, "more than 2 calls in one run"},
+		{"messages", func(o *Options) { o.Limits.Sends = 1 }, []string{send, send}, "more than 1 messages in one run"},
+		{"answers", func(o *Options) { o.Limits.Answer = 3 }, []string{send}, "larger than 3 bytes"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			answers, err := exchange(t, &recorder{}, test.change, test.lines...)
+			if err != nil || !strings.Contains(strings.Join(answers, "\n"), test.want) {
+				t.Errorf("%v, %v, want %q", answers, err, test.want)
+			}
+		})
+	}
+}
+
+func TestBrokenProtocolEndsTheRun(t *testing.T) {
+	for name, line := range map[string]string{
+		"a line without an end": strings.Repeat("x", 2<<20),
+		"not JSON":              "hello",
+		"deep nesting":          strings.Repeat("[", 100) + strings.Repeat("]", 100),
+		"a long id":             `{"id":"` + strings.Repeat("x", 100) + `","method":"a"}`,
+	} {
+		core := &recorder{}
+		if _, err := exchange(t, core, nil, line); !errors.Is(err, ErrLine) {
+			t.Errorf("%s: %v, want ErrLine", name, err)
+		}
+		if len(core.reached()) > 0 {
+			t.Errorf("%s: reached core", name)
+		}
+	}
+}
+
+func TestCallsInFlightAreBounded(t *testing.T) {
+	core := &recorder{block: make(chan struct{})}
+	r, w := io.Pipe()
+	limits := DefaultLimits()
+	limits.InFlight = 3
+	g := New(Options{Core: core, Account: 7, CorePaths: "/account/x/", Limits: limits})
+	ctx, cancel := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- g.Serve(ctx, r, io.Discard) }()
+	go func() {
+		for i := range 100 {
+			if _, err := fmt.Fprintf(w, `{"id":%d,"method":"get_message","params":[7,5]}`+"\n", i); err != nil {
+				return
+			}
+		}
+	}()
+	for start := time.Now(); len(core.reached()) < 3 && time.Since(start) < 5*time.Second; {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(20 * time.Millisecond)
+	if n := len(core.reached()); n != 3 {
+		t.Errorf("%d calls reached core at once, want 3", n)
+	}
+	cancel()
+	r.Close()
+	<-served
+	after := len(core.reached())
+	time.Sleep(20 * time.Millisecond)
+	if len(core.reached()) != after {
+		t.Error("a call reached core after Serve had returned")
+	}
+}
+
+func TestNotifications(t *testing.T) {
+	var got []string
+	_, err := exchange(t, &recorder{}, func(o *Options) {
+		o.Notify = func(method string, params json.RawMessage) { got = append(got, method+string(params)) }
+	}, `{"method":"entered"}`, `{"id":null,"method":"done","params":{"status":"OK"}}`)
+	if want := `entered done{"status":"OK"}`; err != nil || strings.Join(got, " ") != want {
+		t.Errorf("%v, %v, want %s", got, err, want)
+	}
+}
+
+// TestPolicyNamesCoresMethods holds the table against the specification of the real core: a name that core does not know is
+// a mistake of ours, and so is a wrong number of parameters.
+func TestPolicyNamesCoresMethods(t *testing.T) {
+	out, err := exec.Command(corePath(t), "--openrpc").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var spec struct {
+		Methods []struct {
+			Name   string
+			Params []struct{ Name string }
+		}
+	}
+	if err := json.Unmarshal(out, &spec); err != nil {
+		t.Fatal(err)
+	}
+	params := map[string]int{}
+	for _, m := range spec.Methods {
+		params[m.Name] = len(m.Params)
+	}
+	for name, row := range policy() {
+		n, ok := params[name]
+		if !ok {
+			t.Errorf("%s: core has no such method", name)
+		}
+		if row.action == forward && n != len(row.params) {
+			t.Errorf("%s: the policy has %d parameters, core %d", name, len(row.params), n)
+		}
+		if row.action == forward && (len(row.params) == 0 || row.params[0] != kindAccount) {
+			t.Errorf("%s: the first parameter is not pinned to the bot's account", name)
+		}
+		if row.action == refuse && row.reason == "" {
+			t.Errorf("%s: refused without a reason", name)
+		}
+	}
+}
+
+// corePath finds the core that scripts/setup installs.
+func corePath(t *testing.T) string {
+	t.Helper()
+	path, err := filepath.Abs("../../.tools/bin/deltachat-rpc-server")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("%v: run make setup", err)
+	}
+	return path
+}
+
+func FuzzServe(f *testing.F) {
+	f.Add(`{"id":1,"method":"send_msg","params":[7,12,{"text":"hi","file":"/tmp/out/a.png"}]}`)
+	f.Add(`{"id":{"a":[1]},"method":"get_message","params":[[],{}]}`)
+	f.Add(`{"method":"done","params":null}`)
+	f.Add("[[[[[[[[[[[[[[[[[[[[")
+	f.Fuzz(func(t *testing.T, line string) {
+		core := &recorder{answers: map[string]string{"get_message": `{"chatId":12}`}}
+		var out strings.Builder
+		g := New(Options{Core: core, Files: fileTable{}, Account: 7, Chats: []uint32{12}, CorePaths: "/account/x/",
+			Limits: DefaultLimits(), Notify: func(string, json.RawMessage) {}})
+		_ = g.Serve(t.Context(), strings.NewReader(line), &out)
+		for _, call := range core.reached() {
+			if !strings.Contains(call, "[7,") {
+				t.Errorf("core got %s, not for account 7", call)
+			}
+		}
+		for answer := range strings.Lines(out.String()) {
+			if !json.Valid([]byte(answer)) {
+				t.Errorf("answer %q is not JSON", answer)
+			}
+		}
+	})
+}
