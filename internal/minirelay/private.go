@@ -28,8 +28,8 @@ type PrivateConfig struct {
 // Bounds of what core may do to a Private. Core itself uses one or two connections, and few bytes.
 const (
 	privateConns     = 8
-	privateIMAPBytes = 4 << 20 // commands of one connection; RFC 3501 commands are short, and nobody needs to APPEND here
-	privateAppend    = 1 << 20
+	privateIMAPBytes = 1 << 20 // of commands on one connection: core sends a few kilobytes, and appends nothing
+	privateAppend    = 256 << 10
 	privateSilence   = 2 * time.Minute
 	privateAddresses = 128 << 10 // bytes of an envelope and of commands, beside the mails
 )
