@@ -43,7 +43,7 @@ type Run struct {
 	Jobs      []int64
 	Started   time.Time
 	Ended     time.Time
-	Committed bool // its messages went out
+	Committed bool // false: it left nothing but this record, and its jobs were tried again or set aside
 	Record    bot.RunRecord
 }
 

@@ -171,12 +171,9 @@ func (l *Ledger) explain(what string, err error) error {
 	case code == sqlite3.SQLITE_FULL:
 		return fmt.Errorf("ledger: %s: %w: %w: free some space under %s; nothing that was recorded is lost",
 			what, ErrFull, err, filepath.Dir(l.path))
-	case code == sqlite3.SQLITE_CORRUPT || errors.Is(err, ErrCorrupt):
-		return fmt.Errorf("ledger: %s: %w: %w: stop mayfly, keep a copy of %s*, then put back a backup or run: "+
-			"sqlite3 %s .recover | sqlite3 mended.db", what, ErrCorrupt, err, l.path, l.path)
-	case code == sqlite3.SQLITE_NOTADB:
-		return fmt.Errorf("ledger: %s: %w: %w: %s is not a database: put back a backup, or move it away if it never was "+
-			"mayfly's", what, ErrCorrupt, err, l.path)
+	case code == sqlite3.SQLITE_CORRUPT || code == sqlite3.SQLITE_NOTADB || errors.Is(err, ErrCorrupt):
+		return fmt.Errorf("ledger: %s: %w: %w: stop mayfly and put back the newest backup of %[4]s; without one, move %[4]s* away "+
+			"and add the accounts and bots again", what, ErrCorrupt, err, l.path)
 	case code == sqlite3.SQLITE_READONLY || code == sqlite3.SQLITE_CANTOPEN:
 		return fmt.Errorf("ledger: %s: %w: %s and its folder must be writable by mayfly's user", what, err, l.path)
 	}
