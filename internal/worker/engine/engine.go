@@ -1,20 +1,20 @@
 // Package engine is a thin binding of QuickJS (modernc.org/libquickjs, C translated to Go) for one virtual machine per process.
 //
 // It promises:
-//   - a heap limit, a stack limit and a deadline that script code cannot catch or outlive, but for native loops that never poll
+//   - a heap limit, a stack limit and an interrupt that script code cannot catch or outlive, but for native loops that never poll
 //     (Array(1e9).join): only killing the process ends those;
 //   - modules only through the Loader given, never from the file system and never from bytecode;
 //   - no std or os module of QuickJS, no blocking Atomics.wait;
 //   - exceptions as *Exception with the file, line and column of the script's own frame.
 //
 // It is the layer below modernc.org/quickjs because that one gives neither file names nor the rejection tracker.
-// A VM belongs to one goroutine. Values are counted references: what a method returns is owned by the caller and is given
+// A VM belongs to one goroutine and is never closed: its process does one job, and the end of the process is the only way of
+// giving its memory back that a script cannot get in the way of. Values are counted references: what a method returns is owned by the caller and is given
 // back with Free, what a method takes is borrowed, if its comment says nothing else.
 package engine
 
 import (
 	"errors"
-	"time"
 	"unsafe"
 
 	"modernc.org/libc"
@@ -52,8 +52,9 @@ type VM struct {
 	rt, ctx     uintptr
 	keep        []any // Go functions that the engine holds as bare addresses
 	loader      Loader
-	deadline    time.Time
+	interrupt   func() bool
 	interrupted bool
+	exhausted   bool
 	rejections  []Rejection
 	errorClass  Value
 	typeError   Value
@@ -63,7 +64,7 @@ type VM struct {
 // New makes a VM whose heap holds at most heap bytes.
 func New(heap int64, loader Loader) (*VM, error) {
 	vm := &VM{tls: libc.NewTLS(), loader: loader}
-	vm.rt = lib.XJS_NewRuntime(vm.tls)
+	vm.rt = vm.newRuntime()
 	if vm.rt == 0 {
 		return nil, ErrMemory
 	}
@@ -93,21 +94,11 @@ func (vm *VM) global(name string) Value {
 	return vm.Get(g, name)
 }
 
-// Close frees everything. No Value of vm may be used afterwards.
-func (vm *VM) Close() {
-	vm.DropRejections()
-	for _, v := range []Value{vm.errorClass, vm.typeError, vm.syntaxError} {
-		vm.Free(v)
-	}
-	lib.XJS_FreeContext(vm.tls, vm.ctx)
-	lib.XJS_FreeRuntime(vm.tls, vm.rt)
-	vm.tls.Close()
-}
+// SetInterrupt makes script code end, with an exception that it cannot catch, once expired returns true. It is asked every
+// few thousand steps of the script.
+func (vm *VM) SetInterrupt(expired func() bool) { vm.interrupt = expired }
 
-// SetDeadline makes script code that still runs at t end with an exception that it cannot catch. The zero time means none.
-func (vm *VM) SetDeadline(t time.Time) { vm.deadline = t }
-
-// Interrupted reports whether script code was ended by the deadline.
+// Interrupted reports whether script code was ended by SetInterrupt's function.
 func (vm *VM) Interrupted() bool { return vm.interrupted }
 
 // SetHeapLimit changes the heap limit, in bytes.
@@ -116,7 +107,7 @@ func (vm *VM) SetHeapLimit(heap int64) {
 }
 
 func (vm *VM) onPoll(*libc.TLS, uintptr, uintptr) int32 {
-	if vm.deadline.IsZero() || time.Now().Before(vm.deadline) {
+	if vm.interrupt == nil || !vm.interrupt() {
 		return 0
 	}
 	vm.interrupted = true
@@ -165,9 +156,9 @@ func (vm *VM) RunJob() (bool, error) {
 	}
 }
 
-// Eval runs source as a classic script under the file name and returns its completion value.
+// Eval runs source as a strict classic script under the file name and returns its completion value.
 func (vm *VM) Eval(name, source string) (Value, error) {
-	return vm.eval(name, source, lib.MJS_EVAL_TYPE_GLOBAL)
+	return vm.eval(name, source, lib.MJS_EVAL_TYPE_GLOBAL|lib.MJS_EVAL_FLAG_STRICT)
 }
 
 func (vm *VM) eval(name, source string, flags int32) (Value, error) {
