@@ -42,6 +42,7 @@ type Sandbox struct {
 	result  wire.Result
 	err     error
 	closing sync.Once
+	readers sync.WaitGroup
 }
 
 type exit struct {
@@ -64,9 +65,12 @@ func (c *Client) Open(ctx context.Context, spec Spec) (*Sandbox, error) {
 		s.closeFiles()
 		return nil, err
 	}
-	go s.readBroker()
-	go s.readControl()
-	return s, s.awaitHello(ctx)
+	s.readers.Go(s.readBroker)
+	s.readers.Go(s.readControl)
+	if err := s.awaitHello(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // send dials the broker and hands over the Spec with our peer's ends of everything.
@@ -406,6 +410,7 @@ func (s *Sandbox) Close() (Result, error) {
 			s.broker.Close()
 			<-s.dead
 		}
+		s.readers.Wait()
 		s.closeFiles()
 	})
 	if s.result == (wire.Result{}) {

@@ -152,4 +152,3 @@ func answerError(a wire.Answer) error {
 	}
 	return fmt.Errorf("sandbox: %s", text)
 }
-

@@ -1,0 +1,224 @@
+package broker
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mayfly/internal/sandbox/cgroup"
+	"mayfly/internal/sandbox/wire"
+	"mayfly/internal/stage"
+)
+
+const (
+	pollEvery = 100 * time.Millisecond // CPU time and out-of-memory kills
+	wallGrace = time.Second            // beyond the wall clock, which is the stage's to keep
+)
+
+// run carries out one Spec and returns when every process of it is dead and its cgroup removed.
+func (s *server) run(ctx context.Context, conn *wire.Conn, spec wire.Spec, files []*os.File) (wire.Result, error) {
+	begun := time.Now()
+	name := fmt.Sprintf("%d-%s", s.serial.Add(1), spec.Name)
+	group, err := s.tree.NewGroup(name, cgroup.Limits{Memory: spec.Limit(), Pids: spec.Pids})
+	if err != nil {
+		return wire.Result{Wall: time.Since(begun)}, missingLimits(err)
+	}
+	process := startStage(group, spec, files)
+	wire.Frame{Files: files}.CloseFiles()
+	r := wire.Result{Killed: s.watch(ctx, conn, spec, group, process)}
+	err = process.err()
+	r.Wall = time.Since(begun)
+	measure(group, &r)
+	return r, errors.Join(err, group.Remove())
+}
+
+func missingLimits(err error) error {
+	return &wire.Missing{Name: "memory and pids limits", Why: err.Error(),
+		Mend: "give the broker a delegated cgroup: Delegate=yes in its unit, or start it as root once"}
+}
+
+// watch returns when the stage is dead, and says which limit killed it, if one did.
+func (s *server) watch(ctx context.Context, conn *wire.Conn, spec wire.Spec, group *cgroup.Group, p *process) (killed string) {
+	hangup := make(chan struct{})
+	go func() {
+		defer close(hangup)
+		f, _ := conn.Read() // nothing may follow the Spec: whatever comes, end of file first of all, ends the run
+		f.CloseFiles()
+	}()
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	wall := time.NewTimer(spec.Wall + wallGrace)
+	defer wall.Stop()
+	for {
+		reason := ""
+		select {
+		case <-p.done:
+			if p.code() == stage.ExitWall {
+				killed = wire.KilledWall
+			}
+			return killed
+		case <-tick.C:
+			if reason = overLimit(group, spec); reason == "" {
+				continue
+			}
+		case <-wall.C:
+			reason = wire.KilledWall
+		case <-hangup:
+		case <-ctx.Done():
+		}
+		if killed == "" {
+			killed = reason
+		}
+		p.kill(group)
+		<-p.done
+		return killed
+	}
+}
+
+// overLimit says which limit a run has passed. A limit that cannot be read any more counts as passed.
+func overLimit(group *cgroup.Group, spec wire.Spec) string {
+	if n, err := group.OOMKills(); err != nil || n > 0 {
+		return wire.KilledMemory
+	}
+	if spec.CPU == 0 {
+		return ""
+	}
+	if used, err := group.CPU(); err != nil || used >= spec.CPU {
+		return wire.KilledCPU
+	}
+	return ""
+}
+
+// measure reads what the run has used. What cannot be read is told in the message and left 0.
+func measure(group *cgroup.Group, r *wire.Result) {
+	var errs [4]error
+	var ooms, refused int64
+	r.CPU, errs[0] = group.CPU()
+	r.Memory, errs[1] = group.Peak()
+	ooms, errs[2] = group.OOMKills()
+	refused, errs[3] = group.PidsRefused()
+	if r.OOMKilled = ooms > 0; r.OOMKilled && r.Killed == "" {
+		r.Killed = wire.KilledMemory
+	}
+	if err := errors.Join(errs[:]...); err != nil {
+		r.Message = wire.Clip(err.Error())
+	}
+	if refused > 0 {
+		r.Message = strings.TrimSpace(fmt.Sprintf("%s the pids limit refused %d forks", r.Message, refused))
+	}
+}
+
+// process is a stage that has been started, or has failed to.
+type process struct {
+	cmd      *exec.Cmd
+	startErr error
+	diag     limited
+	done     chan struct{} // closed when the stage, and so its whole pid namespace, is dead
+}
+
+// startStage starts the stage in the group. The thread that forks stays until the stage is dead: a stage whose parent thread
+// dies, with the broker, is killed by the kernel.
+func startStage(group *cgroup.Group, spec wire.Spec, files []*os.File) *process {
+	p := &process{done: make(chan struct{})}
+	started := make(chan struct{})
+	go func() {
+		defer close(p.done)
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		p.startErr = p.start(group, spec, files)
+		close(started)
+		if p.startErr == nil {
+			_ = p.cmd.Wait() // its state is read from cmd.ProcessState
+		}
+	}()
+	<-started
+	return p
+}
+
+func (p *process) start(group *cgroup.Group, spec wire.Spec, files []*os.File) error {
+	encoded, err := json.Marshal(spec)
+	if err != nil {
+		return err
+	}
+	p.cmd = &exec.Cmd{
+		Path: "/proc/self/exe", Args: []string{"mayfly-sandbox", "stage"}, Env: []string{"GOMAXPROCS=2"}, Dir: "/",
+		Stdin: bytes.NewReader(encoded), Stdout: nil, Stderr: &p.diag,
+		ExtraFiles: files, SysProcAttr: stageAttr(),
+	}
+	err = group.Start(p.cmd.SysProcAttr, p.cmd.Start)
+	if err != nil && p.cmd.Process != nil {
+		p.cmd.Process.Kill()
+		p.cmd.Wait()
+	}
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EINVAL) {
+		return &wire.Missing{Name: "namespaces", Why: err.Error(), Mend: "allow user namespaces to the broker's user: " +
+			"sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone=1, an AppArmor profile with \"userns,\""}
+	}
+	return err
+}
+
+// stageAttr is what makes the stage: new namespaces, one uid that is not 0 inside nor outside, and the few capabilities, valid
+// only in its own namespaces, that it needs to furnish them.
+func stageAttr() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC |
+			unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: stage.UID, HostID: os.Geteuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: stage.UID, HostID: os.Getegid(), Size: 1}},
+		AmbientCaps: []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_NET_BIND_SERVICE, unix.CAP_SETPCAP},
+		Pdeathsig:   unix.SIGKILL,
+		Setsid:      true,
+	}
+}
+
+// kill ends every process of the run: at once where the kernel can, else by way of the pid namespace's init, the stage.
+func (p *process) kill(group *cgroup.Group) {
+	if p.startErr != nil {
+		return
+	}
+	_ = group.Kill() // the next line does the same
+	_ = p.cmd.Process.Kill()
+}
+
+// code is the stage's exit code, -1 when it was killed or did not start.
+func (p *process) code() int {
+	if p.startErr != nil {
+		return -1
+	}
+	return p.cmd.ProcessState.ExitCode()
+}
+
+// err is why the stage failed, nil when it was killed by us or ended as it should.
+func (p *process) err() error {
+	if p.startErr != nil {
+		return fmt.Errorf("start the stage: %w", p.startErr)
+	}
+	if p.code() != stage.ExitFailed && p.code() != stage.ExitPanic {
+		return nil
+	}
+	var missing wire.Missing
+	if err := json.Unmarshal(p.diag.buf, &missing); err == nil && missing.Name != "" {
+		return &missing
+	}
+	return fmt.Errorf("stage failed: %s", bytes.TrimSpace(p.diag.buf))
+}
+
+// limited keeps the first 4 KiB of what is written to it.
+type limited struct{ buf []byte }
+
+// Write implements io.Writer and never fails.
+func (l *limited) Write(b []byte) (int, error) {
+	room := max(0, 4096-len(l.buf))
+	l.buf = append(l.buf, b[:min(len(b), room)]...)
+	return len(b), nil
+}

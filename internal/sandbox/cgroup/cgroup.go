@@ -1,0 +1,332 @@
+// Package cgroup gives every run a control group of its own, on cgroup v2 or on v1 hierarchies.
+//
+// A Tree is a subtree that we own, called mayfly-<pid> after the process that made it:
+//
+//	v2:  <base>/mayfly-<pid>/broker      the broker itself
+//	     <base>/mayfly-<pid>/<run>       one for each run
+//	v1:  <base>/mayfly-<pid>             the broker, in each of the hierarchies memory, pids and cpuacct
+//	     <base>/mayfly-<pid>/<run>       one for each run
+//
+// On v2 the base is our own cgroup when it has been delegated to us (systemd's Delegate=yes, or a cgroup namespace's root),
+// and the root of the hierarchy for a root without delegation. On v1 it is our own cgroup. Trees of dead processes are removed
+// by Sweep.
+//
+// Required are the controllers memory and pids. CPU time is read from cpu.stat (v2) or cpuacct (v1).
+package cgroup
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrUnavailable is wrapped when this machine gives us no usable cgroups.
+var ErrUnavailable = errors.New("no cgroup to limit runs with")
+
+const prefix = "mayfly-"
+
+// Tree is a subtree of ours. V2 is its path on cgroup v2, or empty; V1 has its path for each controller.
+type Tree struct {
+	V2 string            `json:"v2,omitempty"`
+	V1 map[string]string `json:"v1,omitempty"`
+}
+
+// Limits of one run.
+type Limits struct {
+	Memory int64 // bytes, tmpfs included; no swap
+	Pids   int   // processes and threads
+}
+
+// controllersV1 are those that a run needs where the hierarchies are of version 1.
+func controllersV1() []string { return []string{"memory", "pids", "cpuacct"} }
+
+// Prepare makes a Tree named after this process and gives it to uid and gid, who may be ourselves.
+func Prepare(uid, gid int) (*Tree, error) {
+	b, err := findBase()
+	if err != nil {
+		return nil, err
+	}
+	b.sweep()
+	name := prefix + strconv.Itoa(os.Getpid())
+	if b.v2 != "" {
+		return prepareV2(b.v2, name, uid, gid)
+	}
+	return prepareV1(b.v1, name, uid, gid)
+}
+
+func prepareV1(bases map[string]string, name string, uid, gid int) (*Tree, error) {
+	t := &Tree{V1: make(map[string]string)}
+	for _, c := range controllersV1() {
+		dir := filepath.Join(bases[c], name)
+		t.V1[c] = dir
+		if err := makeFor(dir, uid, gid, "cgroup.procs", "tasks"); err != nil {
+			return nil, errors.Join(fmt.Errorf("%w: v1 controller %s: %w", ErrUnavailable, c, err), t.Remove())
+		}
+	}
+	return t, nil
+}
+
+func prepareV2(base, name string, uid, gid int) (*Tree, error) {
+	if err := enable(base); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrUnavailable, base, err)
+	}
+	t := &Tree{V2: filepath.Join(base, name)}
+	err := makeFor(t.V2, uid, gid, "cgroup.procs", "cgroup.subtree_control", "cgroup.threads")
+	if err == nil {
+		err = enable(t.V2)
+	}
+	if err == nil {
+		err = makeFor(filepath.Join(t.V2, "broker"), uid, gid, "cgroup.procs", "cgroup.subtree_control", "cgroup.threads")
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%w: %w", ErrUnavailable, err), t.Remove())
+	}
+	return t, nil
+}
+
+// makeFor makes a cgroup and gives it, and the files by which processes are moved into it, to uid.
+func makeFor(dir string, uid, gid int, files ...string) error {
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	if uid == os.Geteuid() {
+		return nil
+	}
+	for _, f := range append([]string{"."}, files...) {
+		if err := os.Chown(filepath.Join(dir, f), uid, gid); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// enable turns the controllers on for the children of a v2 cgroup. Where processes are in the way, they go into a leaf.
+func enable(dir string) error {
+	have, err := os.ReadFile(filepath.Join(dir, "cgroup.subtree_control"))
+	if err != nil {
+		return err
+	}
+	want := []string{"memory", "pids"}
+	if missing := without(want, strings.Fields(string(have))); len(missing) == 0 {
+		return nil
+	}
+	err = write(dir, "cgroup.subtree_control", "+memory +pids")
+	if errors.Is(err, unix.EBUSY) {
+		if err := moveToLeaf(dir); err != nil {
+			return err
+		}
+		err = write(dir, "cgroup.subtree_control", "+memory +pids")
+	}
+	return err
+}
+
+func without(want, have []string) []string {
+	return slices.DeleteFunc(slices.Clone(want), func(s string) bool { return slices.Contains(have, s) })
+}
+
+// moveToLeaf makes dir free of processes of its own, as v2 wants of a cgroup that has children with limits.
+func moveToLeaf(dir string) error {
+	leaf := filepath.Join(dir, "leaf")
+	if err := os.Mkdir(leaf, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	pids, err := procs(dir)
+	if err != nil {
+		return err
+	}
+	for _, pid := range pids {
+		if err := write(leaf, "cgroup.procs", strconv.Itoa(pid)); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("move process %d into %s: %w", pid, leaf, err)
+		}
+	}
+	return nil
+}
+
+// Encode gives the Tree as text for Decode, to be passed to the broker.
+func (t *Tree) Encode() string {
+	b, _ := json.Marshal(t)
+	return string(b)
+}
+
+// Decode reads what Encode gave.
+func Decode(s string) (*Tree, error) {
+	var t Tree
+	if err := json.Unmarshal([]byte(s), &t); err != nil {
+		return nil, fmt.Errorf("cgroup tree: %w", err)
+	}
+	if t.V2 == "" && len(without(controllersV1(), keys(t.V1))) > 0 {
+		return nil, fmt.Errorf("cgroup tree %q: want v2, or v1 with %v", s, controllersV1())
+	}
+	return &t, nil
+}
+
+func keys(m map[string]string) []string {
+	var ks []string
+	for k := range m {
+		ks = append(ks, k)
+	}
+	return ks
+}
+
+// Join moves the calling process into the Tree, to where the broker belongs. Only from there can it start runs.
+func (t *Tree) Join() error {
+	if t.V2 != "" {
+		return write(filepath.Join(t.V2, "broker"), "cgroup.procs", "0")
+	}
+	for _, dir := range t.V1 {
+		if err := write(dir, "cgroup.procs", "0"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Home opens the broker's own cgroup on v2, for a parent that starts it there, or gives nil on v1.
+func (t *Tree) Home() (*os.File, error) {
+	if t.V2 == "" {
+		return nil, nil
+	}
+	return os.Open(filepath.Join(t.V2, "broker"))
+}
+
+// Version is 2 or 1.
+func (t *Tree) Version() int {
+	if t.V2 != "" {
+		return 2
+	}
+	return 1
+}
+
+// Remove kills what is left in the Tree and removes it.
+func (t *Tree) Remove() error {
+	var errs []error
+	for _, dir := range t.dirs() {
+		errs = append(errs, removeAll(dir))
+	}
+	return errors.Join(errs...)
+}
+
+// Empty removes the runs of the Tree and leaves the Tree.
+func (t *Tree) Empty() error {
+	var errs []error
+	for _, dir := range t.dirs() {
+		for _, child := range children(dir) {
+			if filepath.Base(child) != "broker" {
+				errs = append(errs, removeAll(child))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (t *Tree) dirs() []string {
+	if t.V2 != "" {
+		return []string{t.V2}
+	}
+	var ds []string
+	for _, d := range t.V1 {
+		ds = append(ds, d)
+	}
+	return ds
+}
+
+// removeAll removes a cgroup and those beneath it, and kills the processes that it finds there.
+func removeAll(dir string) error {
+	for _, child := range children(dir) {
+		if err := removeAll(child); err != nil {
+			return err
+		}
+	}
+	deadline := time.Now().Add(5 * time.Second)
+	for {
+		err := os.Remove(dir)
+		if err == nil || errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
+			return fmt.Errorf("remove cgroup: %w", err)
+		}
+		killProcs(dir)
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func children(dir string) []string {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	var cs []string
+	for _, e := range entries {
+		if e.IsDir() {
+			cs = append(cs, filepath.Join(dir, e.Name()))
+		}
+	}
+	return cs
+}
+
+func killProcs(dir string) {
+	pids, _ := procs(dir)
+	for _, pid := range pids {
+		if pid > 1 && pid != os.Getpid() {
+			unix.Kill(pid, unix.SIGKILL)
+		}
+	}
+}
+
+func procs(dir string) ([]int, error) {
+	b, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for f := range strings.FieldsSeq(string(b)) {
+		pid, err := strconv.Atoi(f)
+		if err != nil {
+			return nil, fmt.Errorf("%s/cgroup.procs: %q", dir, f)
+		}
+		pids = append(pids, pid)
+	}
+	return pids, nil
+}
+
+func write(dir, file, value string) error {
+	f, err := os.OpenFile(filepath.Join(dir, file), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(value)
+	return errors.Join(err, f.Close())
+}
+
+func readInt(dir, file string) (int64, error) {
+	b, err := os.ReadFile(filepath.Join(dir, file))
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseInt(string(bytes.TrimSpace(b)), 10, 64)
+}
+
+// readKey reads one value of a file of "key value" lines.
+func readKey(dir, file, key string) (int64, error) {
+	b, err := os.ReadFile(filepath.Join(dir, file))
+	if err != nil {
+		return 0, err
+	}
+	for sc := bufio.NewScanner(bytes.NewReader(b)); sc.Scan(); {
+		if v, ok := strings.CutPrefix(sc.Text(), key+" "); ok {
+			return strconv.ParseInt(v, 10, 64)
+		}
+	}
+	return 0, fmt.Errorf("%s/%s has no %s", dir, file, key)
+}

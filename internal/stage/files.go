@@ -1,0 +1,200 @@
+package stage
+
+import (
+	"archive/tar"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+
+	"golang.org/x/sys/unix"
+
+	"mayfly/internal/sandbox/wire"
+)
+
+var (
+	errTooLarge   = errors.New("too large")
+	errNotRegular = errors.New("not a regular file")
+)
+
+// maxDepth is how deep a directory may be nested to be collected.
+const maxDepth = 32
+
+// unpack writes a tar archive of regular files and directories below dir.
+func unpack(dir string, r io.Reader) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	for tr := tar.NewReader(r); ; {
+		h, err := tr.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		switch h.Typeflag {
+		case tar.TypeDir:
+			err = root.MkdirAll(path.Clean(h.Name), 0o700)
+		case tar.TypeReg:
+			err = writeFile(root, path.Clean(h.Name), h.Size, tr)
+		default:
+			err = fmt.Errorf("%s: an entry of type %q: only files and directories", h.Name, h.Typeflag)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// putFile writes one file of size bytes at an absolute path.
+func putFile(name string, size int64, r io.Reader) error {
+	dir, rest := wire.Split(name)
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return writeFile(root, rest, size, r)
+}
+
+// writeFile writes under another name first, so that a program sees the whole file or none.
+func writeFile(root *os.Root, name string, size int64, r io.Reader) error {
+	if err := root.MkdirAll(path.Dir(name), 0o700); err != nil {
+		return err
+	}
+	partial := path.Join(path.Dir(name), ".mayfly-partial")
+	if err := root.Remove(partial); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	f, err := root.OpenFile(partial, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	n, err := io.Copy(f, io.LimitReader(r, size))
+	if err == nil && n != size {
+		err = fmt.Errorf("%s: %d bytes came, %d were announced", name, n, size)
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = root.Rename(partial, name)
+	}
+	if err != nil {
+		return errors.Join(err, root.Remove(partial))
+	}
+	return nil
+}
+
+// openRegular opens a regular file of at most size bytes. It follows no link, and does not wait for a FIFO's other end.
+func openRegular(name string, size int64) (*os.File, error) {
+	f, err := openBeneath(name)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	switch {
+	case err == nil && !info.Mode().IsRegular():
+		err = fmt.Errorf("%s: %w", name, errNotRegular)
+	case err == nil && info.Size() > size:
+		err = fmt.Errorf("%s: %w: %d bytes, want at most %d", name, errTooLarge, info.Size(), size)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+func openBeneath(name string) (*os.File, error) {
+	dir, rest := wire.Split(name)
+	top, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer top.Close()
+	fd, err := unix.Openat2(int(top.Fd()), rest, &unix.OpenHow{
+		Flags:   unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
+	})
+	if errors.Is(err, unix.ELOOP) {
+		err = errNotRegular
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// pack writes a directory as a tar archive. It is called when no program lives, so nothing changes meanwhile.
+func pack(w io.Writer, d wire.Dir) error {
+	root, err := os.OpenRoot(d.Path)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	p := packer{tw: tar.NewWriter(w), root: root, left: d.Size}
+	if err := p.dir(".", 0); err != nil {
+		return err
+	}
+	return p.tw.Close()
+}
+
+type packer struct {
+	tw   *tar.Writer
+	root *os.Root
+	left int64 // bytes that files may still have: holes make them larger than the tmpfs
+}
+
+func (p *packer) dir(name string, depth int) error {
+	if depth > maxDepth {
+		return fmt.Errorf("%s: nested deeper than %d", name, maxDepth)
+	}
+	entries, err := fs.ReadDir(p.root.FS(), name)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := p.entry(path.Join(name, e.Name()), depth); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *packer) entry(name string, depth int) error {
+	info, err := p.root.Lstat(name)
+	if err != nil {
+		return err
+	}
+	h := &tar.Header{Name: name, Mode: int64(info.Mode().Perm()), ModTime: info.ModTime()}
+	switch {
+	case info.IsDir():
+		h.Typeflag, h.Name = tar.TypeDir, name+"/"
+		if err := p.tw.WriteHeader(h); err != nil {
+			return err
+		}
+		return p.dir(name, depth+1)
+	case info.Mode().IsRegular():
+		h.Typeflag, h.Size = tar.TypeReg, info.Size()
+		return p.file(h)
+	}
+	return fmt.Errorf("%s: %w", name, errNotRegular)
+}
+
+func (p *packer) file(h *tar.Header) error {
+	if p.left -= h.Size; p.left < 0 {
+		return fmt.Errorf("%s: %w: %d bytes, more than the directory has room for", h.Name, errTooLarge, h.Size)
+	}
+	if err := p.tw.WriteHeader(h); err != nil {
+		return err
+	}
+	f, err := p.root.Open(h.Name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.Copy(p.tw, f)
+	return err
+}

@@ -1,0 +1,192 @@
+package stage
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"mayfly/internal/sandbox/wire"
+)
+
+// Builtin is a program that mayfly-sandbox itself contains. It runs confined, with what its Program names as arguments, and
+// returns its exit code.
+type Builtin func(stdin, stdout, stderr *os.File, args []string) int
+
+// ExitNotRun is a launcher's exit code when the program could not be confined or run. Its stderr says why.
+const ExitNotRun = 126
+
+// A launcher's file descriptors, beside the program's standard streams.
+const (
+	goFD     = 3 // one byte on it is the word to go; its end of file, to exit
+	binaryFD = 4
+)
+
+// maxOpenFiles is the programs' RLIMIT_NOFILE.
+const maxOpenFiles = 256
+
+// launcher is a program that has been started, or waits to be.
+type launcher struct {
+	program wire.Program
+	cmd     *exec.Cmd
+	goPipe  *os.File // nil when the word has been given
+	done    chan struct{}
+}
+
+// order is what a launcher is told, as JSON in its arguments.
+type order struct {
+	Program wire.Program
+	Files   int64 // RLIMIT_FSIZE, bytes
+}
+
+// startLaunchers starts one launcher for each program. They inherit what the calling thread has renounced, and are the first
+// to die when memory runs out: the stage shall live to tell.
+func startLaunchers(spec wire.Spec) ([]*launcher, error) {
+	if err := oomScore("1000"); err != nil {
+		return nil, err
+	}
+	var launchers []*launcher
+	fd := firstFD
+	for _, p := range spec.Programs {
+		var files []*os.File
+		for range p.Files() {
+			unix.CloseOnExec(fd)
+			files = append(files, os.NewFile(uintptr(fd), p.Name))
+			fd++
+		}
+		l, err := startLauncher(p, files, spec.Limit())
+		wire.Frame{Files: files}.CloseFiles()
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", p.Name, err)
+		}
+		launchers = append(launchers, l)
+	}
+	return launchers, oomScore("0")
+}
+
+func oomScore(value string) error { return os.WriteFile("/proc/self/oom_score_adj", []byte(value), 0) }
+
+func startLauncher(p wire.Program, files []*os.File, fsize int64) (*launcher, error) {
+	arg, err := json.Marshal(order{Program: p, Files: fsize})
+	if err != nil {
+		return nil, err
+	}
+	wait, word, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer wait.Close()
+	l := &launcher{program: p, goPipe: word, done: make(chan struct{})}
+	l.cmd = &exec.Cmd{Path: "/proc/self/exe", Args: []string{"mayfly-sandbox", "launch", string(arg)}, Env: append([]string{}, p.Env...),
+		Dir: "/", Stdin: files[0], Stdout: files[1], Stderr: files[2], ExtraFiles: append([]*os.File{wait}, files[3:]...)}
+	if err := l.cmd.Start(); err != nil {
+		word.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// Launch is `mayfly-sandbox launch`: it confines itself as its order says, waits for the word, and then is the program.
+func Launch(args []string, builtins map[string]Builtin, stdin, stdout, stderr *os.File) int {
+	runtime.LockOSThread()
+	code, err := launch(args, builtins, stdin, stdout, stderr)
+	if err != nil {
+		fmt.Fprintln(stderr, "launch:", err)
+		return ExitNotRun
+	}
+	return code
+}
+
+func launch(args []string, builtins map[string]Builtin, stdin, stdout, stderr *os.File) (int, error) {
+	var o order
+	if len(args) != 1 {
+		return 0, errors.New("want one order; this verb is the stage's")
+	}
+	if err := json.Unmarshal([]byte(args[0]), &o); err != nil {
+		return 0, fmt.Errorf("order: %w", err)
+	}
+	p := o.Program
+	builtin := builtins[p.Builtin]
+	if builtin == nil && !p.Binary {
+		return 0, fmt.Errorf("no builtin program %q", p.Builtin)
+	}
+	if err := confine(p, o.Files); err != nil {
+		return 0, err
+	}
+	if err := awaitWord(); err != nil {
+		return 0, err
+	}
+	if p.Dir != "" {
+		if err := os.Chdir(p.Dir); err != nil {
+			return 0, err
+		}
+	}
+	if p.Binary {
+		return 0, execBinary(p)
+	}
+	return builtin(stdin, stdout, stderr, p.Args), nil
+}
+
+// confine puts the resource limits and the seccomp profile on this process. The capabilities are gone already.
+func confine(p wire.Program, fsize int64) error {
+	unix.Umask(0o077)
+	for _, l := range []struct {
+		name  string
+		which int
+		value uint64
+	}{
+		{"nofile", unix.RLIMIT_NOFILE, maxOpenFiles},
+		{"core", unix.RLIMIT_CORE, 0},
+		{"memlock", unix.RLIMIT_MEMLOCK, 0},
+		{"msgqueue", unix.RLIMIT_MSGQUEUE, 0},
+		{"fsize", unix.RLIMIT_FSIZE, uint64(fsize)},
+	} {
+		if err := unix.Setrlimit(l.which, &unix.Rlimit{Cur: l.value, Max: l.value}); err != nil {
+			return fmt.Errorf("set rlimit %s: %w", l.name, err)
+		}
+	}
+	if p.Binary {
+		unix.CloseOnExec(binaryFD)
+	}
+	return loadProfile(p.Profile)
+}
+
+// awaitWord blocks until the stage gives the word.
+func awaitWord() error {
+	var b [1]byte
+	for {
+		n, err := unix.Read(goFD, b[:])
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return fmt.Errorf("wait for the word: %w", err)
+		case n == 0:
+			return fmt.Errorf("wait for the word: %w", io.ErrUnexpectedEOF)
+		}
+		return unix.Close(goFD)
+	}
+}
+
+// execBinary becomes the program whose executable is open as binaryFD. It returns only on failure.
+func execBinary(p wire.Program) error {
+	argv, err := syscall.SlicePtrFromStrings(append([]string{p.Name}, p.Args...))
+	if err != nil {
+		return err
+	}
+	envv, err := syscall.SlicePtrFromStrings(p.Env)
+	if err != nil {
+		return err
+	}
+	empty := [1]byte{}
+	_, _, errno := unix.Syscall6(unix.SYS_EXECVEAT, binaryFD, uintptr(unsafe.Pointer(&empty[0])), uintptr(unsafe.Pointer(&argv[0])),
+		uintptr(unsafe.Pointer(&envv[0])), unix.AT_EMPTY_PATH, 0)
+	return fmt.Errorf("run the binary of %s (is it static, and executable?): %w", p.Name, errno)
+}

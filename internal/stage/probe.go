@@ -1,0 +1,226 @@
+package stage
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Report is what the probe found out, as JSON on its stdout, one line for one attempt.
+type Report struct {
+	Attempt string `json:"attempt"`
+	Done    bool   `json:"done"`            // it succeeded: for most attempts, a hole in the wall
+	Errno   int    `json:"errno,omitempty"` // why not, when the kernel said so
+	Text    string `json:"text,omitempty"`
+}
+
+// Probe is the builtin that tries the walls from the inside: for `mayfly check`, and for the tests. Each argument is one
+// attempt, with its own argument after a "=". An attempt may end the process or the run; what it can tell, it reports.
+func Probe(stdin, stdout, _ *os.File, args []string) int {
+	enc := json.NewEncoder(stdout)
+	for _, arg := range args {
+		name, value, _ := strings.Cut(arg, "=")
+		text, err := attempt(name, value, stdin, stdout)
+		r := Report{Attempt: arg, Done: err == nil, Text: text}
+		var errno syscall.Errno
+		if errors.As(err, &errno) {
+			r.Errno = int(errno)
+		}
+		if err != nil {
+			r.Text = err.Error()
+		}
+		if err := enc.Encode(r); err != nil {
+			return 1
+		}
+	}
+	return 0
+}
+
+func attempt(name, value string, stdin, stdout *os.File) (string, error) {
+	switch name {
+	case "whoami":
+		host, err := os.Hostname()
+		return fmt.Sprintf("uid %d gid %d pid %d ppid %d host %s", os.Getuid(), os.Getgid(), os.Getpid(), os.Getppid(), host), err
+	case "list":
+		return list(value)
+	case "read":
+		b, err := os.ReadFile(value)
+		return string(b), err
+	case "write":
+		return "", os.WriteFile(value, []byte("probe"), 0o600)
+	case "fill":
+		return fill(value)
+	case "files":
+		return "", rename(value)
+	case "link":
+		return "", os.Symlink("/etc/shadow", value)
+	case "connect":
+		return connect(value)
+	case "memory":
+		return eat(value)
+	case "threads":
+		return threads()
+	case "wait":
+		_, err := io.ReadAll(stdin)
+		return "", err
+	case "output":
+		_, err := io.CopyN(stdout, zeros{}, 64<<20)
+		return "", err
+	case "sleep":
+		d, err := time.ParseDuration(value)
+		time.Sleep(d)
+		return "", err
+	case "spin":
+		for {
+		}
+	}
+	return forbidden(name, value)
+}
+
+// forbidden are the calls that no program may make.
+func forbidden(name, value string) (string, error) {
+	switch name {
+	case "exec":
+		return "", exec.Command(value).Run()
+	case "execve":
+		return "", syscall.Exec(value, []string{value}, nil)
+	case "fork":
+		_, _, errno := unix.RawSyscall6(unix.SYS_CLONE, uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
+		return "", asError(errno)
+	case "clone3":
+		_, _, errno := unix.RawSyscall(unix.SYS_CLONE3, 0, 0, 0)
+		return "", asError(errno)
+	case "unshare":
+		return "", unix.Unshare(unix.CLONE_NEWUSER)
+	case "mount":
+		return "", unix.Mount("tmpfs", "/", "tmpfs", 0, "")
+	case "ptrace":
+		return "", unix.PtraceAttach(1)
+	case "kill":
+		return "", unix.Kill(1, unix.SIGKILL)
+	case "tgkill":
+		return "", unix.Tgkill(1, 1, unix.SIGTERM)
+	case "socket":
+		_, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
+		return "", err
+	case "memfd":
+		_, err := unix.MemfdCreate("x", 0)
+		return "", err
+	case "wx":
+		_, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE|unix.PROT_EXEC, unix.MAP_ANON|unix.MAP_PRIVATE)
+		return "", err
+	case "foreign":
+		return foreign()
+	}
+	return "", fmt.Errorf("no such attempt %q", name)
+}
+
+func asError(errno syscall.Errno) error {
+	if errno == 0 {
+		return nil
+	}
+	return errno
+}
+
+func list(dir string) (string, error) {
+	entries, err := os.ReadDir(dir)
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return strings.Join(names, " "), err
+}
+
+// fill writes zeros until the file system is full, and tells how many bytes that took.
+func fill(path string) (string, error) {
+	f, err := os.Create(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	n, err := io.CopyN(f, zeros{}, 1<<40)
+	if err != nil {
+		err = fmt.Errorf("after %d bytes: %w", n, err)
+	}
+	return "", err
+}
+
+// rename does with files below dir what programs do: make, write, rename, list, read, remove.
+func rename(dir string) error {
+	if err := os.MkdirAll(dir+"/a/b", 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(dir+"/a/b/one", []byte("1"), 0o644); err != nil {
+		return err
+	}
+	if err := os.Rename(dir+"/a/b/one", dir+"/a/two"); err != nil {
+		return err
+	}
+	if b, err := os.ReadFile(dir + "/a/two"); err != nil || string(b) != "1" {
+		return fmt.Errorf("read back %q: %w", b, err)
+	}
+	if names, err := list(dir + "/a"); err != nil || names != "b two" {
+		return fmt.Errorf("listed %q: %w", names, err)
+	}
+	return os.RemoveAll(dir + "/a")
+}
+
+func connect(addr string) (string, error) {
+	c, err := net.DialTimeout("tcp4", addr, 2*time.Second)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	b, err := io.ReadAll(c)
+	return string(b), err
+}
+
+// eat takes memory, and touches it, until it is stopped.
+func eat(limit string) (string, error) {
+	var most int
+	if _, err := fmt.Sscan(limit, &most); err != nil {
+		return "", err
+	}
+	var held [][]byte
+	for n := 0; n < most; n += 1 << 20 {
+		b := make([]byte, 1<<20)
+		for i := 0; i < len(b); i += 4096 {
+			b[i] = 1
+		}
+		held = append(held, b)
+	}
+	return fmt.Sprint(len(held)), nil
+}
+
+// threads blocks one kernel thread after another. At the pids limit the Go runtime cannot make the next one and gives up.
+func threads() (string, error) {
+	const most = 4096
+	started := make(chan struct{})
+	for range most {
+		go func() {
+			started <- struct{}{}
+			ts := unix.Timespec{Sec: 3600}
+			_, _, _ = syscall.Syscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
+		}()
+		<-started
+	}
+	return fmt.Sprint(most), nil
+}
+
+type zeros struct{}
+
+// Read implements io.Reader.
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}

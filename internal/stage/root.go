@@ -1,0 +1,66 @@
+package stage
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"mayfly/internal/sandbox/wire"
+)
+
+const mountFlags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+
+// buildRoot replaces the process's whole view of the file system by a tmpfs with the directories in it. Launchers that have
+// been started come along: pivot_root moves every process of the mount namespace.
+func buildRoot(dirs []wire.Dir) error {
+	const at = "/tmp"
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make the mounts private: %w", err)
+	}
+	if err := unix.Mount("tmpfs", at, "tmpfs", mountFlags, "size=64k,nr_inodes=64,mode=0755"); err != nil {
+		return fmt.Errorf("mount the root: %w", err)
+	}
+	for _, d := range dirs {
+		if err := mountDir(filepath.Join(at, d.Path), d); err != nil {
+			return err
+		}
+	}
+	if err := os.Chdir(at); err != nil {
+		return err
+	}
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return fmt.Errorf("pivot_root: %w", err)
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("let the host's root go: %w", err)
+	}
+	if err := os.Chdir("/"); err != nil {
+		return err
+	}
+	if err := readOnly("/"); err != nil {
+		return err
+	}
+	return unix.Sethostname([]byte("sandbox"))
+}
+
+func mountDir(at string, d wire.Dir) error {
+	if err := os.Mkdir(at, 0o700); err != nil {
+		return fmt.Errorf("make %s: %w", d.Path, err)
+	}
+	options := fmt.Sprintf("size=%d,nr_inodes=%d,mode=0700", d.Size, d.Inodes)
+	if err := unix.Mount("tmpfs", at, "tmpfs", mountFlags, options); err != nil {
+		return fmt.Errorf("mount %s: %w", d.Path, err)
+	}
+	return nil
+}
+
+// readOnly makes the tmpfs mounted at dir read-only, the file system and not only this mount of it. It fails with EBUSY while
+// a file is open for writing.
+func readOnly(dir string) error {
+	if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY|mountFlags, ""); err != nil {
+		return fmt.Errorf("make %s read-only: %w", dir, err)
+	}
+	return nil
+}

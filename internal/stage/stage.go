@@ -1,0 +1,149 @@
+// Package stage is the process 1 of a run's namespaces: it furnishes the sandbox, starts the programs and moves files.
+//
+// The broker starts it (`mayfly-sandbox stage`) in new user, mount, pid, network, ipc, uts and cgroup namespaces, with the
+// Spec on stdin, the control socket as file descriptor 3 and the programs' files after it. In this order it
+//
+//  1. brings the loopback up and opens the listening sockets of the Spec,
+//  2. gives up, on the thread that forks, every way to capabilities: bounding and ambient set, securebits, no_new_privs,
+//  3. starts one launcher for each program, while /proc/self/exe can still be reached; a launcher confines itself (see Launch)
+//     and waits,
+//  4. builds the root: a tmpfs with the Spec's directories, each a tmpfs of its own, all of them noexec, nosuid and nodev;
+//     pivots into it, lets the host's tree go, and makes the root read-only,
+//  5. makes itself undumpable, keeps no capability but the one for sealing directories, and says hello,
+//  6. answers requests until the control socket closes, the wall clock is over, or it is killed. Its death is that of every
+//     process in the pid namespace.
+//
+// Programs cannot reach it: it holds a capability that they lack, is undumpable, and their seccomp profiles know neither
+// ptrace nor signals to others.
+package stage
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mayfly/internal/sandbox/wire"
+)
+
+// UID is the only uid and gid that exists in a sandbox: nobody.
+const UID = 65534
+
+// The exit codes of the stage.
+const (
+	ExitOK     = 0
+	ExitFailed = 1 // its stderr has a wire.Missing as JSON, or plain text
+	ExitPanic  = 2 // Go's own
+	ExitWall   = 3 // the wall clock was over
+)
+
+const (
+	controlFD = 3
+	firstFD   = 4 // the programs' files
+)
+
+// Main is `mayfly-sandbox stage`.
+func Main(stdin io.Reader, stderr io.Writer) int {
+	begun := time.Now()
+	runtime.LockOSThread()
+	err := run(begun, stdin)
+	if err == nil {
+		return ExitOK
+	}
+	var missing *wire.Missing
+	if errors.As(err, &missing) {
+		_ = json.NewEncoder(stderr).Encode(missing)
+	} else {
+		fmt.Fprintln(stderr, err)
+	}
+	return ExitFailed
+}
+
+func run(begun time.Time, stdin io.Reader) error {
+	unix.Umask(0o077)
+	if os.Getpid() != 1 || os.Getuid() != UID {
+		return errors.New("the stage is started by the broker, in namespaces of its own")
+	}
+	var spec wire.Spec
+	if err := json.NewDecoder(stdin).Decode(&spec); err != nil {
+		return fmt.Errorf("read the specification: %w", err)
+	}
+	time.AfterFunc(time.Until(begun.Add(spec.Wall)), func() { os.Exit(ExitWall) })
+	control, err := openControl()
+	if err != nil {
+		return err
+	}
+	sockets, err := openListeners(spec.Listen)
+	if err != nil {
+		return missing("network namespace", err, "the kernel needs CONFIG_NET_NS, and the broker no RestrictAddressFamilies without AF_INET")
+	}
+	if err := renounce(); err != nil {
+		return missing("dropped capabilities", err, "kernel 4.3 or newer")
+	}
+	launchers, err := startLaunchers(spec)
+	if err != nil {
+		return fmt.Errorf("start the launchers: %w", err)
+	}
+	if err := buildRoot(spec.Dirs); err != nil {
+		return missing("read-only root", err, "allow mounts to the broker's user namespaces (AppArmor, SystemCallFilter=@mount)")
+	}
+	if err := shrink(); err != nil {
+		return missing("dropped capabilities", err, "kernel 4.3 or newer")
+	}
+	s := &server{spec: spec, control: control, launchers: launchers}
+	if err := s.hello(sockets); err != nil {
+		return err
+	}
+	return s.serve()
+}
+
+func missing(name string, err error, mend string) error {
+	return &wire.Missing{Name: name, Why: err.Error(), Mend: mend}
+}
+
+func openControl() (*wire.Conn, error) {
+	unix.CloseOnExec(controlFD)
+	return wire.FileConn(os.NewFile(controlFD, "control"))
+}
+
+// openListeners brings the loopback of our network namespace up and listens on its ports.
+func openListeners(ports []uint16) ([]*os.File, error) {
+	if err := loopbackUp(); err != nil {
+		return nil, fmt.Errorf("bring the loopback up: %w", err)
+	}
+	var files []*os.File
+	for _, port := range ports {
+		l, err := net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port))))
+		if err != nil {
+			return nil, err
+		}
+		f, err := l.(*net.TCPListener).File()
+		l.Close()
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, f)
+	}
+	return files, nil
+}
+
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	ifr, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	ifr.SetUint16(unix.IFF_UP)
+	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr)
+}
