@@ -246,7 +246,7 @@ func (t *table) oneOf(key string, known ...string) {
 		return
 	}
 	if !slices.Contains(known, v) {
-		t.fault(key, fmt.Sprintf("%s %q is unknown", key, printable(v)), fmt.Sprintf("known are %q", known))
+		t.fault(key, fmt.Sprintf("%s %q is unknown", key, printable(v)), "known are "+strings.Join(known, ", "))
 	}
 	t.notSupported(key, fmt.Sprintf("%q", key), "remove it")
 }

@@ -329,7 +329,7 @@ func nearest(key string, known []string) string {
 	}
 	best, distance := "", max(1, len(key)/3)+1
 	for _, k := range known {
-		if d := editDistance(strings.ToLower(key), k); d < distance {
+		if d := editDistance(strings.ToLower(key), strings.ToLower(k)); d < distance {
 			best, distance = k, d
 		}
 	}
