@@ -127,26 +127,36 @@ func (e *entity) parts(bounds Bounds) ([]*entity, error) {
 		if i := bytes.IndexByte(e.body[at:], '\n'); i >= 0 {
 			end = at + i + 1
 		}
-		rest, ok := bytes.CutPrefix(e.body[at:end], delimiter)
-		tail := string(bytes.TrimRight(rest, " \t\r\n"))
-		if ok && (tail == "" || tail == "--") {
-			if start >= 0 {
-				part, err := parseEntity(cutLineEnd(e.body[start:at]), bounds)
-				if err != nil {
-					return nil, err
-				}
-				if parts = append(parts, part); len(parts) > bounds.Parts {
-					return nil, refuse(TooDeep, "more than %d parts", bounds.Parts)
-				}
+		delimits, closes := matchDelimiter(e.body[at:end], delimiter)
+		if delimits && start >= 0 {
+			part, err := parseEntity(cutLineEnd(e.body[start:at]), bounds)
+			if err != nil {
+				return nil, err
 			}
-			if tail == "--" {
-				return parts, nil
+			if parts = append(parts, part); len(parts) > bounds.Parts {
+				return nil, refuse(TooDeep, "more than %d parts", bounds.Parts)
 			}
+		}
+		if closes {
+			return parts, nil
+		}
+		if delimits {
 			start = end
 		}
 		at = end
 	}
 	return nil, refuse(Malformed, "a multipart without its closing delimiter")
+}
+
+// matchDelimiter says whether the line stands between two parts or ends the last one; white space may follow.
+func matchDelimiter(line, delimiter []byte) (delimits, closes bool) {
+	rest, ok := bytes.CutPrefix(line, delimiter)
+	if !ok {
+		return false, false
+	}
+	rest, closes = bytes.CutPrefix(rest, []byte("--"))
+	delimits = len(bytes.TrimRight(rest, " \t\r\n")) == 0
+	return delimits, closes && delimits
 }
 
 func cutLineEnd(b []byte) []byte {

@@ -25,94 +25,92 @@ type opened struct {
 
 // open decrypts a message, streaming.
 func open(payload io.Reader, keys *Keys, bounds Bounds) (*opened, error) {
-	br := bufio.NewReader(payload)
-	raw, sealed, err := readSealed(br, bounds)
+	s, err := readSealed(payload, bounds)
 	if err != nil {
 		return nil, err
 	}
-	plain, byInvite, err := unseal(raw, sealed, keys)
+	plain, byInvite, err := s.unseal(keys)
 	if err != nil {
 		return nil, err
 	}
 	o, err := readMessage(plain, bounds)
-	if broken := finish(plain, br); broken != nil {
+	// The integrity protection is checked at the end: what was read before is void if it fails.
+	if broken := finish(plain); broken != nil {
 		return nil, broken
 	}
 	if err != nil {
 		return nil, err
 	}
 	o.byInvite = byInvite
-	return o, nil
+	return o, s.readToEnd()
 }
 
-// finish reads the ciphertext to its end, where the integrity protection is checked; what was read before is void if it fails.
-func finish(plain io.ReadCloser, br *bufio.Reader) error {
+func finish(plain io.ReadCloser) error {
 	if _, err := io.Copy(io.Discard, plain); err != nil {
 		return refuse(Tampered, "%v", err)
 	}
 	if err := plain.Close(); err != nil {
 		return refuse(Tampered, "%v", err)
 	}
-	if _, err := br.Peek(1); err != io.EOF {
-		return refuse(NotOpenPGP, "something follows the encrypted data")
-	}
 	return nil
 }
 
 // unseal finds the session key. A lone SKESK is a symmetric mail; else the PKESKs are tried, as in core.
-func unseal(raw [][]byte, sealed *packet.SymmetricallyEncrypted, keys *Keys) (io.ReadCloser, bool, error) {
-	if f, err := peekFrame(bufio.NewReader(bytes.NewReader(raw[0]))); err == nil && f.tag == tagSKESK && len(raw) == 1 {
-		return unsealSymmetric(raw[0][f.header:], raw[0], sealed, keys)
+func (s *sealed) unseal(keys *Keys) (plain io.ReadCloser, byInvite bool, err error) {
+	f, err := peekFrame(bufio.NewReader(bytes.NewReader(s.keys[0])))
+	if err != nil {
+		return nil, false, err
 	}
-	for _, r := range raw {
-		p, err := packet.Read(bytes.NewReader(r))
+	if f.tag == tagSKESK && len(s.keys) == 1 {
+		return s.unsealSymmetric(f, keys)
+	}
+	for _, raw := range s.keys {
+		p, err := packet.Read(bytes.NewReader(raw))
 		esk, ok := p.(*packet.EncryptedKey)
-		if err != nil || !ok || !sameGeneration(esk.Version == 6, sealed) {
+		if err != nil || !ok || !s.sameGeneration(esk.Version == 6) {
 			continue
 		}
 		for _, key := range keys.secret {
-			if esk.Decrypt(key, nil) != nil {
-				continue
+			if esk.Decrypt(key, nil) == nil {
+				plain, err := s.decrypt(esk.CipherFunc, esk.Key)
+				return plain, false, err
 			}
-			plain, err := sealed.Decrypt(esk.CipherFunc, esk.Key)
-			if err != nil {
-				return nil, false, refuse(Tampered, "%v", err)
-			}
-			return plain, false, nil
 		}
 	}
-	return nil, false, refuse(NotForUs, "none of its %d session key packets is for this bot", len(raw))
+	return nil, false, refuse(NotForUs, "none of its %d session key packets is for this bot", len(s.keys))
+}
+
+func (s *sealed) decrypt(cipher packet.CipherFunction, key []byte) (io.ReadCloser, error) {
+	plain, err := s.data.Decrypt(cipher, key)
+	if err != nil {
+		return nil, refuse(Tampered, "%v", err)
+	}
+	return plain, nil
 }
 
 // sameGeneration holds version 6 key packets to SEIPD version 2, and older ones to version 1 (RFC 9580, section 10.3.2.1).
-func sameGeneration(v6 bool, sealed *packet.SymmetricallyEncrypted) bool {
-	return v6 == (sealed.Version == 2)
-}
+func (s *sealed) sameGeneration(v6 bool) bool { return v6 == (s.data.Version == 2) }
 
-// S2K specifiers (RFC 9580, section 3.7.1).
+// s2kSalted is the S2K specifier (RFC 9580, section 3.7.1.2).
 const s2kSalted = 1
 
-func unsealSymmetric(body, raw []byte, sealed *packet.SymmetricallyEncrypted, keys *Keys) (io.ReadCloser, bool, error) {
+func (s *sealed) unsealSymmetric(f frame, keys *Keys) (io.ReadCloser, bool, error) {
 	// Version 6: version, count, cipher, AEAD mode, length of the S2K, S2K specifier. Older versions cannot tell a wrong
 	// secret from a right one, and costlier S2Ks would let a stranger spend our time on every secret.
-	if len(body) < 6 || body[0] != 6 || body[5] != s2kSalted || !sameGeneration(true, sealed) {
+	body := s.keys[0][f.header:]
+	if len(body) < 6 || body[0] != 6 || body[5] != s2kSalted || !s.sameGeneration(true) {
 		return nil, false, refuse(NotForUs, "symmetric, but not as Secure-Join and channels make it (SKESK 6, salted)")
 	}
-	p, err := packet.Read(bytes.NewReader(raw))
+	p, err := packet.Read(bytes.NewReader(s.keys[0]))
 	esk, ok := p.(*packet.SymmetricKeyEncrypted)
 	if err != nil || !ok {
 		return nil, false, refuse(NotOpenPGP, "session key packet: %v", err)
 	}
-	for _, s := range keys.secrets {
-		key, cipher, err := esk.Decrypt(s.passphrase)
-		if err != nil {
-			continue
+	for _, secret := range keys.secrets {
+		if key, cipher, err := esk.Decrypt(secret.passphrase); err == nil {
+			plain, err := s.decrypt(cipher, key)
+			return plain, secret.byInvite, err
 		}
-		plain, err := sealed.Decrypt(cipher, key)
-		if err != nil {
-			return nil, false, refuse(Tampered, "%v", err)
-		}
-		return plain, s.byInvite, nil
 	}
 	return nil, false, errors.Join(errNoSecret, refuse(NotForUs, "symmetric, and no secret of this bot opens it"))
 }

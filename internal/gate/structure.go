@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 )
@@ -28,12 +27,11 @@ func LooksEncrypted(mail []byte) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrNotEncrypted, err)
 	}
-	br := bufio.NewReader(payload)
-	_, sealed, err := readSealed(br, bounds)
+	sealed, err := readSealed(payload, bounds)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrNotEncrypted, err)
 	}
-	if err := readToEnd(sealed.Contents, br); err != nil {
+	if err := sealed.readToEnd(); err != nil {
 		return fmt.Errorf("%w: %w", ErrNotEncrypted, err)
 	}
 	return nil
@@ -60,7 +58,7 @@ func handshakeStep(outer *entity, bounds Bounds) string {
 		text = parts[0]
 	}
 	body, err := text.decoded()
-	if err != nil || text.mediaType != "text/plain" || !strings.EqualFold(string(bytes.TrimSpace(body)), "Secure-Join: "+step) {
+	if err != nil || text.mediaType != "text/plain" || !bytes.EqualFold(bytes.TrimSpace(body), []byte("Secure-Join: "+step)) {
 		return ""
 	}
 	return step
@@ -78,7 +76,7 @@ func encryptedPart(outer *entity, bounds Bounds) (io.Reader, error) {
 	if len(parts) != 2 || parts[0].mediaType != "application/pgp-encrypted" || parts[1].mediaType != "application/octet-stream" {
 		return nil, refuse(NotOpenPGP, "want the parts application/pgp-encrypted and application/octet-stream")
 	}
-	if strings.TrimSpace(string(parts[0].body)) != "Version: 1" {
+	if !bytes.Equal(bytes.TrimSpace(parts[0].body), []byte("Version: 1")) {
 		return nil, refuse(NotOpenPGP, "the first part does not say Version: 1")
 	}
 	armored, err := parts[1].decoded()
@@ -219,48 +217,76 @@ func readRaw(br *bufio.Reader, f frame, limit int64) ([]byte, error) {
 	return raw, nil
 }
 
-// readSealed reads the session key packets, raw, and the head of the SEIPD packet. Its Contents read on from br.
-func readSealed(br *bufio.Reader, bounds Bounds) ([][]byte, *packet.SymmetricallyEncrypted, error) {
-	var keys [][]byte
+// sealed is an encrypted message whose data has not been read yet.
+type sealed struct {
+	keys [][]byte // the session key packets, raw
+	data *packet.SymmetricallyEncrypted
+	body *wholeReader // of data
+	rest *bufio.Reader
+}
+
+// readSealed reads the session key packets and the head of the SEIPD packet.
+func readSealed(payload io.Reader, bounds Bounds) (*sealed, error) {
+	s := &sealed{rest: bufio.NewReader(payload)}
 	for {
-		f, err := peekFrame(br)
+		f, err := peekFrame(s.rest)
 		if err != nil {
-			return nil, nil, orNotOpenPGP(err, "no encrypted data")
+			return nil, orNotOpenPGP(err, "no encrypted data")
 		}
 		switch f.tag {
 		case tagPKESK, tagSKESK:
-			raw, err := readRaw(br, f, maxSessionKeyPacket)
+			raw, err := readRaw(s.rest, f, maxSessionKeyPacket)
 			if err != nil {
-				return nil, nil, err
+				return nil, err
 			}
-			if keys = append(keys, raw); len(keys) > bounds.Packets {
-				return nil, nil, refuse(TooManyPackets, "more than %d session key packets", bounds.Packets)
+			if s.keys = append(s.keys, raw); len(s.keys) > bounds.Packets {
+				return nil, refuse(TooManyPackets, "more than %d session key packets", bounds.Packets)
 			}
 		case tagSEIPD:
-			if len(keys) == 0 {
-				return nil, nil, refuse(NotOpenPGP, "encrypted data without session key packets")
+			if len(s.keys) == 0 {
+				return nil, refuse(NotOpenPGP, "encrypted data without session key packets")
 			}
-			p, err := packet.Read(br)
-			sealed, ok := p.(*packet.SymmetricallyEncrypted)
-			if err != nil || !ok {
-				return nil, nil, refuse(NotOpenPGP, "encrypted data: %v", err)
-			}
-			return keys, sealed, nil
+			return s, s.readHead()
 		default:
-			return nil, nil, refuse(NotOpenPGP, "packet type %d in an encrypted message", f.tag)
+			return nil, refuse(NotOpenPGP, "packet type %d in an encrypted message", f.tag)
 		}
 	}
 }
 
-// readToEnd reads what is left of the SEIPD packet; nothing may follow it.
-func readToEnd(contents io.Reader, br *bufio.Reader) error {
-	if _, err := io.Copy(io.Discard, contents); err != nil {
-		return orNotOpenPGP(err, "the encrypted data is cut off")
+func (s *sealed) readHead() error {
+	p, err := packet.Read(s.rest)
+	data, ok := p.(*packet.SymmetricallyEncrypted)
+	if err != nil || !ok {
+		return refuse(NotOpenPGP, "encrypted data: %v", err)
 	}
-	if _, err := br.Peek(1); err != io.EOF {
+	s.data, s.body = data, &wholeReader{r: data.Contents}
+	data.Contents = s.body
+	return nil
+}
+
+// readToEnd reads what is left of the encrypted data, which must be all there; nothing may follow it.
+func (s *sealed) readToEnd() error {
+	if _, err := io.Copy(io.Discard, s.body); err != nil || s.body.broken != nil {
+		return refuse(NotOpenPGP, "the encrypted data is cut off: %v", s.body.broken)
+	}
+	if _, err := s.rest.Peek(1); err != io.EOF {
 		return refuse(NotOpenPGP, "something follows the encrypted data")
 	}
 	return nil
+}
+
+// wholeReader remembers that the packet below it is shorter than its header says: decryption takes any end for the end.
+type wholeReader struct {
+	r      io.Reader
+	broken error
+}
+
+func (w *wholeReader) Read(p []byte) (int, error) {
+	n, err := w.r.Read(p)
+	if err != nil && err != io.EOF {
+		w.broken = err
+	}
+	return n, err
 }
 
 func orNotOpenPGP(err error, what string) error {
