@@ -61,7 +61,7 @@ func (w *worker) threw(e *engine.Exception) outcome {
 		at = positions[0]
 	}
 	if at == "" {
-		at = w.job.Main
+		at = w.job.Main + ":1:1"
 	}
 	text := e.Error()
 	switch {
