@@ -1,8 +1,6 @@
 package gate
 
 import (
-	"bufio"
-	"bytes"
 	"strings"
 
 	"mayfly/internal/bot"
@@ -74,7 +72,7 @@ func checkReport(outer *entity, bounds Bounds) Verdict {
 // failedRecipients reads the groups of fields of a delivery-status part: one for the report, then one for each recipient.
 func failedRecipients(body []byte, bounds Bounds) ([]bot.Address, error) {
 	var failed []bot.Address
-	r := bufio.NewReaderSize(bytes.NewReader(body), maxLine)
+	r := lineReader(body)
 	for left := bounds.Header; ; {
 		group, n, err := readHeader(r, left)
 		if err != nil {
@@ -93,7 +91,7 @@ func failedRecipients(body []byte, bounds Bounds) ([]bot.Address, error) {
 }
 
 func originalID(body []byte, bounds Bounds) (string, error) {
-	h, _, err := readHeader(bufio.NewReaderSize(bytes.NewReader(body), maxLine), bounds.Header)
+	h, _, err := readHeader(lineReader(body), bounds.Header)
 	if err != nil {
 		return "", err
 	}

@@ -29,7 +29,8 @@
 //   - Inner headers override outer ones; of a header that occurs twice the last counts, but a doubled Content-Type or
 //     Content-Transfer-Encoding of the outer structure is refused.
 //
-// Memory: the plaintext is hashed as it streams by; only its header block is kept. Work is bounded by Bounds.
+// Memory: the plaintext is hashed as it streams by; only its header block is kept. Besides the mail there is at most one copy of it,
+// if its transfer encoding is base64 or quoted-printable. Work is bounded by Bounds.
 package gate
 
 import (
@@ -89,7 +90,7 @@ type Verdict struct {
 	OriginalID       string        // Bounce: the Message-ID of the mail that came back, if the report has it
 }
 
-// Bounds limit the work that one mail may cause. Memory stays within a small multiple of Header besides the mail itself.
+// Bounds limit the work that one mail may cause.
 type Bounds struct {
 	Size    int64 // bytes of the mail
 	Header  int   // bytes of one header block
@@ -169,9 +170,9 @@ func checkEncrypted(outer *entity, keys *Keys, bounds Bounds) (Verdict, error) {
 	if err != nil {
 		return Verdict{}, err
 	}
-	v := Verdict{Kind: Message, MessageID: o.messageID(), Step: printable(o.header.get("secure-join"), 64)}
-	v.From = claimedFrom("", o.header)
+	v := Verdict{Kind: Message, From: claimedFrom("", o.header), Step: printable(o.header.get("secure-join"), 64)}
 	if o.signature == nil {
+		v.MessageID = o.messageID()
 		return checkUnsigned(v, o, keys)
 	}
 	signer, err := o.verify(outer.header, keys)
@@ -181,7 +182,7 @@ func checkEncrypted(outer *entity, keys *Keys, bounds Bounds) (Verdict, error) {
 	case err != nil:
 		return v, err
 	}
-	v.MessageID = o.messageID()
+	v.MessageID = o.messageID() // after verify, which completes the digest
 	v.Sender, v.SenderKey = signer.fingerprint, signer.transferable
 	if keys.self[signer.fingerprint] {
 		v.Kind, v.SenderKey = Own, nil

@@ -31,7 +31,7 @@ func (w want) check(t *testing.T, v Verdict) {
 	if v.Kind != w.kind || v.Reason != w.reason || !strings.Contains(v.Detail, w.detail) {
 		t.Errorf("got %+v; want %+v", v, w)
 	}
-	if (v.Kind == Message) != (v.Sender != "") && v.Kind == Message {
+	if v.Kind == Message && v.Sender == "" {
 		t.Errorf("a message without a sender: %+v", v)
 	}
 }
@@ -194,7 +194,7 @@ func TestHowItIsSealed(t *testing.T) {
 		"not encrypted":             {hello, want{Refused, NotOpenPGP, "packet type 4"}},
 		"no session key":            {sealing{}.seal(t, hello), want{Refused, NotOpenPGP, "without session key"}},
 		"cut off":                   {sealed[:len(sealed)-20], want{Refused, Tampered, ""}},
-		"without integrity":         {retag(sealed, tagSEIPD, 9), want{Refused, NotOpenPGP, "packet type 9"}},
+		"without integrity":         {retag(sealed, 9), want{Refused, NotOpenPGP, "packet type 9"}},
 		"a marker in between":       {append([]byte{0xca, 3, 'P', 'G', 'P'}, sealed...), want{Refused, NotOpenPGP, "packet type 10"}},
 		"huge session key packet":   {[]byte{0xc1, 0xff, 0xff, 0xff, 0xff, 0xff}, want{Refused, NotOpenPGP, "longer than"}},
 	}
@@ -205,10 +205,10 @@ func TestHowItIsSealed(t *testing.T) {
 	}
 }
 
-// retag changes the type of the first packet of that type.
-func retag(message []byte, from, to byte) []byte {
+// retag changes the type of the packet behind the one session key packet (new format, one length octet).
+func retag(message []byte, to byte) []byte {
 	b := slices.Clone(message)
-	b[bytes.IndexByte(b, 0xc0|from)] = 0xc0 | to
+	b[2+int(b[1])] = 0xc0 | to
 	return b
 }
 

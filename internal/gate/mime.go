@@ -86,6 +86,11 @@ func (h header) add(line string) (header, error) {
 	return append(h, field{strings.ToLower(name), strings.TrimSpace(value)}), nil
 }
 
+// lineReader is a reader for readHeader over bytes that are there already, with no larger a buffer than they need.
+func lineReader(b []byte) *bufio.Reader {
+	return bufio.NewReaderSize(bytes.NewReader(b), min(maxLine, len(b)+1))
+}
+
 // entity is a MIME entity (RFC 2045) whose body is still encoded.
 type entity struct {
 	header    header
@@ -95,7 +100,7 @@ type entity struct {
 }
 
 func parseEntity(b []byte, bounds Bounds) (*entity, error) {
-	h, n, err := readHeader(bufio.NewReaderSize(bytes.NewReader(b), maxLine), bounds.Header)
+	h, n, err := readHeader(lineReader(b), bounds.Header)
 	if err != nil {
 		return nil, err
 	}
