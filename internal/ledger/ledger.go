@@ -15,6 +15,7 @@
 // 0x4d61796c, "Mayl"); every column but the ids is NOT NULL, every table STRICT:
 //
 //	accounts   address, added               accounts whose Bot folder is watched, with or without an installed bot
+//	folders    address, uid_validity, uid   the last message of the account's Bot folder that was handled
 //	bots       address                      primary key
 //	           manifest                     JSON of bot.Manifest
 //	           digest                       of the bundle, hexadecimal

@@ -3,6 +3,12 @@ CREATE TABLE accounts (
   added   INTEGER NOT NULL
 ) STRICT;
 
+CREATE TABLE folders (
+  address      TEXT PRIMARY KEY,
+  uid_validity INTEGER NOT NULL,
+  uid          INTEGER NOT NULL
+) STRICT;
+
 CREATE TABLE bots (
   address      TEXT PRIMARY KEY,
   manifest     TEXT NOT NULL,
