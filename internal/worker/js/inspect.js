@@ -44,9 +44,12 @@
     return wrap(named, '{', list(keys.slice(0, widest).map((k) => property(v, k, show)), keys.length), '}')
   }
 
+  // The stack up to where the worker's own scripts called the author's.
+  const authorStack = (error) => String(error.stack ?? '').replace(/(^ *at [^(\n]*\(native\)\n)*^ *at [^(\n]*\(mayfly:[^]*$/m, '')
+
   function inspect(value, depth = 0, above = []) {
     if (typeof value !== 'object' || value === null) return primitive(value)
-    if (value instanceof Error) return `${value.name}: ${value.message}\n${value.stack ?? ''}`.trimEnd()
+    if (value instanceof Error) return `${value.name}: ${value.message}\n${authorStack(value)}`.trimEnd()
     if (value instanceof Date) return Number.isNaN(value.getTime()) ? 'Invalid Date' : value.toISOString()
     if (value instanceof RegExp) return String(value)
     if (above.includes(value)) return '[Circular]'
