@@ -64,6 +64,9 @@ func (s *relaySession) Status(name string, _ *imap.StatusOptions) (*imap.StatusD
 
 func (s *relaySession) List(w *imapserver.ListWriter, ref string, patterns []string, o *imap.ListOptions) error {
 	delimiter := s.relay.cfg.Delimiter
+	if len(patterns) == 0 || len(patterns) == 1 && patterns[0] == "" { // asks for the delimiter (RFC 9051, section 6.3.9)
+		return w.WriteList(&imap.ListData{Attrs: []imap.MailboxAttr{imap.MailboxAttrNoSelect}, Delim: rune(delimiter[0])})
+	}
 	for _, b := range s.account.store.list() {
 		data, subscribed := s.account.store.listData(b, delimiter, o.ReturnStatus != nil)
 		if o.SelectSubscribed && !subscribed || !matchesAny(data.Mailbox, delimiter, ref, patterns) {
