@@ -11,8 +11,10 @@ import (
 	"fmt"
 	"os"
 
+	"mayfly/internal/accountreader"
 	"mayfly/internal/broker"
 	"mayfly/internal/stage"
+	"mayfly/internal/worker"
 )
 
 func main() { os.Exit(run(os.Args[1:])) }
@@ -40,6 +42,8 @@ func usage() int {
 // builtins are the programs that a sandbox can run without a binary of its own.
 func builtins() map[string]stage.Builtin {
 	return map[string]stage.Builtin{
-		"probe": stage.Probe,
+		"worker":         worker.Main,
+		"account-reader": accountreader.Main,
+		"probe":          stage.Probe,
 	}
 }

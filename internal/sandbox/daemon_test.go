@@ -1,0 +1,3 @@
+package sandbox
+
+func daemonMain() int { return 1 }
