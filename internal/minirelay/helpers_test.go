@@ -21,7 +21,7 @@ const (
 	botAddress  = bot.Address("dicebot01@chat.test")
 	userAddress = bot.Address("someuser1@chat.test")
 	password    = "long enough"
-	deadline    = 10 * time.Second
+	deadline    = 20 * time.Second
 )
 
 // endpoints are the addresses of a running Private or Relay.

@@ -1,6 +1,7 @@
 package minirelay
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -8,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/emersion/go-smtp"
 )
 
 // ErrClosed is returned by the Serve methods when Close has been called before.
@@ -29,6 +32,7 @@ type guard struct {
 	closed    bool
 	listeners map[net.Listener]struct{}
 	conns     map[*guardedConn]struct{}
+	waits     []func() // for servers that can wait for their goroutines: go-smtp's work on for a moment after Close
 	wg        sync.WaitGroup
 }
 
@@ -92,9 +96,24 @@ func (g *guard) close() error {
 		// a moment ago, and what else could go wrong with the closing of a socket does not matter.
 		_ = c.Conn.Close()
 	}
+	waits := g.waits
 	g.mu.Unlock()
 	g.wg.Wait()
+	for _, wait := range waits {
+		wait()
+	}
 	return errors.Join(errs...)
+}
+
+// serveSMTP is serve for a server of go-smtp.
+func (g *guard) serveSMTP(l net.Listener, limits connLimits, server *smtp.Server) error {
+	g.mu.Lock()
+	g.waits = append(g.waits, sync.OnceFunc(func() {
+		// All listeners and connections are closed, so this returns when the last goroutine has noticed.
+		_ = server.Shutdown(context.Background())
+	}))
+	g.mu.Unlock()
+	return g.serve(l, limits, server.Serve)
 }
 
 type guardedListener struct {

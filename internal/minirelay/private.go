@@ -112,7 +112,7 @@ func (p *Private) ServeSMTP(l net.Listener) error {
 	server.WriteTimeout = privateSilence
 	server.ErrorLog = debugLog{p.log}
 	limits := connLimits{conns: privateConns, bytes: p.cfg.MaxTotal + p.cfg.MaxMail + privateAddresses, silence: privateSilence}
-	return p.guard.serve(l, limits, server.Serve)
+	return p.guard.serveSMTP(l, limits, server)
 }
 
 // Present puts a mail into the INBOX, which owns it from now on, and returns its UID. If core is in IDLE it is told at once.
