@@ -72,6 +72,7 @@ func TestConsole(t *testing.T) {
 		{`console.log({a: {b: {c: {d: {e: {f: 1}}}}}})`, "{ a: { b: { c: { d: { e: [Object] } } } } }\n"},
 		{`console.log({get x() { throw 1 }}, new Date(0), /x/g)`, "{ x: [Getter] } 1970-01-01T00:00:00.000Z /x/g\n"},
 		{`console.log(new TypeError('bad'))`, "TypeError: bad\n      at message (main.js:2:26)\n"},
+		{`await msg.reply(7).catch((e) => console.log(e))`, "TypeError: a message must be a string or {text, file}\n      at message (main.js:2:16)\n"},
 		{`console.log('two\nlines'); console.assert(false, 'x'); console.count()`, "two\n  lines\nerror: Assertion failed x\ndefault: 1\n"},
 		{`console.log(Array.from({length: 200}, () => 0)[0], new Array(1000).fill(7))`, "0 [\n" + strings.Repeat("  7,\n", 100) + "  ... 900 more\n]\n"},
 	}

@@ -44,8 +44,11 @@
     return wrap(named, '{', list(keys.slice(0, widest).map((k) => property(v, k, show)), keys.length), '}')
   }
 
-  // The stack up to where the worker's own scripts called the author's.
-  const authorStack = (error) => String(error.stack ?? '').replace(/(^ *at [^(\n]*\(native\)\n)*^ *at [^(\n]*\(mayfly:[^]*$/m, '')
+  // The stack without the worker's own frames, and without what called them.
+  const authorStack = (error) =>
+    String(error.stack ?? '')
+      .replace(/^.*\(mayfly:.*\n?/gm, '')
+      .replace(/( *at .*\(native\)\n)*$/, '')
 
   function inspect(value, depth = 0, above = []) {
     if (typeof value !== 'object' || value === null) return primitive(value)
