@@ -331,7 +331,6 @@ func TestRefusals(t *testing.T) {
 		want    string // in the answer
 	}{
 		"nothing attached":   {[]byte("Subject: hello\r\n\r\nhello"), "no bundle is attached"},
-		"not a mail":         {[]byte("not a header\r\n\r\n"), "the header cannot be read"},
 		"empty":              {[]byte("\r\n"), "no bundle is attached"},
 		"two zips":           {draft("x", zip, zip), "2 zips are attached"},
 		"broken zip":         {draft("x", zip), "not a readable zip"},
@@ -588,6 +587,20 @@ func TestSubjectUninstall(t *testing.T) {
 	} {
 		if got := readRequest([]byte("Subject: "+subject+"\r\n\r\n"), bundle.DefaultCeilings()).uninstall; got != want {
 			t.Errorf("%q: %v", subject, got)
+		}
+	}
+}
+
+func TestBrokenHeader(t *testing.T) {
+	for message, want := range map[string]string{
+		"":                            "the header cannot be read",
+		"not a header\r\n\r\n":        "the header cannot be read",
+		" Subject: uninstall\r\n\r\n": "the header cannot be read",
+		"Subject: x":                  "no bundle is attached", // a mail may end with its header
+	} {
+		req := readRequest([]byte(message), bundle.DefaultCeilings())
+		if len(req.problems) != 1 || !strings.Contains(req.problems.Error(), want) {
+			t.Errorf("%q: %v", message, req.problems)
 		}
 	}
 }

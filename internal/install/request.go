@@ -38,7 +38,7 @@ var messageIDPattern = regexp.MustCompile(`^<[!-;=?-~]{1,250}>$`)
 func readRequest(mail []byte, c bundle.Ceilings) request {
 	r := bufio.NewReader(bytes.NewReader(mail))
 	h, err := textproto.ReadHeader(r)
-	if err != nil {
+	if err != nil && (err != io.EOF || h.Len() == 0) {
 		return request{problems: bundle.Problems{{File: "message", Message: "the header cannot be read", Fix: "write it with a mail program"}}}
 	}
 	header := message.Header{Header: h}
