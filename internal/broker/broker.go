@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"os/signal"
@@ -39,7 +40,6 @@ import (
 const (
 	ListenFD   = 3
 	LifelineFD = 4
-	binaryFD   = 5 // our own executable, when we were started by file descriptor
 )
 
 // maxRuns bounds the runs at a time, whatever the daemon asks.
@@ -93,8 +93,9 @@ func parse(args []string, stderr io.Writer) (options, error) {
 
 // serve sets the broker up and takes runs until it is told to end.
 func serve(o options, log *slog.Logger) error {
-	for _, fd := range []int{ListenFD, LifelineFD, binaryFD} {
-		unix.CloseOnExec(fd)
+	// Nothing that we hold, nor what whoever started us forgot to close, may reach a stage.
+	if err := unix.CloseRange(ListenFD, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return fmt.Errorf("close files on exec (kernel 5.11 or newer is needed): %w", err)
 	}
 	if err := checkPrivilege(); err != nil {
 		return err

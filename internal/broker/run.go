@@ -2,6 +2,7 @@ package broker
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -48,7 +49,7 @@ func missingLimits(err error) error {
 }
 
 // watch returns when the stage is dead, and says which limit killed it, if one did.
-func (s *server) watch(ctx context.Context, conn *wire.Conn, spec wire.Spec, group *cgroup.Group, p *process) (killed string) {
+func (s *server) watch(ctx context.Context, conn *wire.Conn, spec wire.Spec, group *cgroup.Group, p *process) string {
 	hangup := make(chan struct{})
 	go func() {
 		defer close(hangup)
@@ -63,10 +64,7 @@ func (s *server) watch(ctx context.Context, conn *wire.Conn, spec wire.Spec, gro
 		reason := ""
 		select {
 		case <-p.done:
-			if p.code() == stage.ExitWall {
-				killed = wire.KilledWall
-			}
-			return killed
+			return p.ownLimit()
 		case <-tick.C:
 			if reason = overLimit(group, spec); reason == "" {
 				continue
@@ -76,12 +74,9 @@ func (s *server) watch(ctx context.Context, conn *wire.Conn, spec wire.Spec, gro
 		case <-hangup:
 		case <-ctx.Done():
 		}
-		if killed == "" {
-			killed = reason
-		}
 		p.kill(group)
 		<-p.done
-		return killed
+		return cmp.Or(reason, p.ownLimit())
 	}
 }
 
@@ -196,6 +191,14 @@ func (p *process) code() int {
 		return -1
 	}
 	return p.cmd.ProcessState.ExitCode()
+}
+
+// ownLimit is the limit by which the stage has ended the run itself.
+func (p *process) ownLimit() string {
+	if p.code() == stage.ExitWall {
+		return wire.KilledWall
+	}
+	return ""
 }
 
 // err is why the stage failed, nil when it was killed by us or ended as it should.

@@ -1,3 +1,144 @@
 package sandbox
 
-func daemonMain() int { return 1 }
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal(what)
+		}
+	}
+}
+
+// daemonMain is a daemon with a broker of its own and a run in it, started by TestKilledDaemonLeavesNothing.
+func daemonMain() int {
+	b, err := StartBroker(context.Background(), StartOptions{Binary: os.Getenv("MAYFLY_TEST_DAEMON")})
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	s, err := b.Client().Open(context.Background(), testSpec("wait"))
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	if err := s.Start("probe"); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	fmt.Println("ready", b.PID())
+	select {}
+}
+
+func TestKilledDaemonLeavesNothing(t *testing.T) {
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), "MAYFLY_TEST_DAEMON="+binary)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	if _, err := fmt.Fscanf(out, "ready %d\n", &pid); err != nil {
+		rest, _ := io.ReadAll(out)
+		t.Fatalf("the daemon did not come up: %v %s", err, rest)
+	}
+	procs := append([]int{pid}, childrenOf(t, pid)...)
+	procs = append(procs, childrenOf(t, procs[1])...)
+	if len(procs) != 3 {
+		t.Fatalf("processes %v: want a broker, a stage and a program", procs)
+	}
+	cmd.Process.Kill()
+	cmd.Wait()
+	for _, pid := range procs {
+		eventually(t, fmt.Sprintf("process %d outlives its daemon", pid), func() bool {
+			_, err := os.Stat(fmt.Sprintf("/proc/%d", pid))
+			return os.IsNotExist(err)
+		})
+	}
+	if left := cgroupsOf(t, fmt.Sprintf("mayfly-%d/*-*", cmd.Process.Pid)); len(left) > 0 {
+		t.Errorf("cgroups of runs are left: %v", left)
+	}
+	next, err := StartBroker(t.Context(), StartOptions{Binary: binary})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left := cgroupsOf(t, fmt.Sprintf("mayfly-%d", cmd.Process.Pid)); len(left) > 0 {
+		t.Errorf("the next start has not removed %v", left)
+	}
+	// This process has two brokers now, and one tree for both: only the last may remove it.
+	next.lifeline.Close()
+	<-next.exited
+}
+
+// cgroupsOf finds cgroups by a pattern below any hierarchy.
+func cgroupsOf(t *testing.T, pattern string) []string {
+	t.Helper()
+	var found []string
+	for depth := range 5 {
+		dirs, err := filepath.Glob("/sys/fs/cgroup/" + strings.Repeat("*/", depth) + pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = append(found, dirs...)
+	}
+	return found
+}
+
+func TestManyRunsLeaveNothing(t *testing.T) {
+	one := func() {
+		spec := testSpec("whoami")
+		spec.Listen = []uint16{143}
+		s := open(t, spec)
+		if reports, _ := probe(t, s, "probe"); len(reports) != 1 {
+			t.Fatalf("got %d reports", len(reports))
+		}
+		if _, err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	one()
+	ours, theirs, mounts := openFiles(t, os.Getpid()), openFiles(t, broker.PID()), readProc(t, os.Getpid(), "mounts")
+	for range 50 {
+		one()
+	}
+	eventually(t, "files are left open", func() bool {
+		return openFiles(t, os.Getpid()) <= ours && openFiles(t, broker.PID()) <= theirs
+	})
+	if pids := childrenOf(t, broker.PID()); len(pids) > 0 {
+		t.Errorf("processes are left: %v", pids)
+	}
+	if left := cgroupsOf(t, fmt.Sprintf("mayfly-%d/*-*", os.Getpid())); len(left) > 0 {
+		t.Errorf("cgroups are left: %v", left)
+	}
+	if now := readProc(t, os.Getpid(), "mounts"); now != mounts {
+		t.Errorf("mounts have changed:\n%s", now)
+	}
+}
+
+func openFiles(t *testing.T, pid int) int {
+	t.Helper()
+	fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(fds)
+}
+
+func ownedByRoot(info os.FileInfo) bool { return ownerOf(info) == 0 }
+
+func ownerOf(info os.FileInfo) uint32 { return info.Sys().(*syscall.Stat_t).Uid }

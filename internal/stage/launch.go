@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"runtime"
@@ -57,7 +58,6 @@ func startLaunchers(spec wire.Spec) ([]*launcher, error) {
 	for _, p := range spec.Programs {
 		var files []*os.File
 		for range p.Files() {
-			unix.CloseOnExec(fd)
 			files = append(files, os.NewFile(uintptr(fd), p.Name))
 			fd++
 		}
@@ -152,8 +152,8 @@ func confine(p wire.Program, fsize int64) error {
 			return fmt.Errorf("set rlimit %s: %w", l.name, err)
 		}
 	}
-	if p.Binary {
-		unix.CloseOnExec(binaryFD)
+	if err := unix.CloseRange(goFD, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return fmt.Errorf("close files on exec: %w", err)
 	}
 	return loadProfile(p.Profile)
 }

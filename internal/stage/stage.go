@@ -22,6 +22,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"runtime"
@@ -68,6 +69,9 @@ func Main(stdin io.Reader, stderr io.Writer) int {
 
 func run(begun time.Time, stdin io.Reader) error {
 	unix.Umask(0o077)
+	if err := unix.CloseRange(controlFD, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return fmt.Errorf("close files on exec: %w", err)
+	}
 	if os.Getpid() != 1 || os.Getuid() != UID {
 		return errors.New("the stage is started by the broker, in namespaces of its own")
 	}
@@ -109,7 +113,6 @@ func missing(name string, err error, mend string) error {
 }
 
 func openControl() (*wire.Conn, error) {
-	unix.CloseOnExec(controlFD)
 	return wire.FileConn(os.NewFile(controlFD, "control"))
 }
 

@@ -25,16 +25,12 @@ type mount struct {
 	options     []string // the superblock's: on v1 they name the controllers
 }
 
+// findBase finds our own, ready to make a Tree in.
 func findBase() (base, error) {
-	info, err := os.ReadFile("/proc/self/mountinfo")
+	mounts, paths, err := readProc("self")
 	if err != nil {
-		return base{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return base{}, err
 	}
-	own, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		return base{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	mounts, paths := parseMounts(string(info)), parseOwn(string(own))
 	if dir := baseV2(mounts, paths); dir != "" {
 		return base{v2: dir}, nil
 	}
@@ -44,6 +40,19 @@ func findBase() (base, error) {
 			strings.Join(missing, ", "))
 	}
 	return base{v1: v1}, nil
+}
+
+// readProc reads which cgroup hierarchies we see, and the path in each of a process: a pid, or self.
+func readProc(pid string) ([]mount, map[string]string, error) {
+	info, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	own, err := os.ReadFile("/proc/" + pid + "/cgroup")
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return parseMounts(string(info)), parseOwn(string(own)), nil
 }
 
 // parseMounts reads mountinfo (proc_pid_mountinfo(5)) and keeps the cgroup mounts.

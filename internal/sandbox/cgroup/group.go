@@ -160,3 +160,23 @@ func (g *Group) Remove() error {
 	}
 	return errors.Join(errs...)
 }
+
+// LimitsOf reads back the memory limit in bytes and the pids limit of the cgroup that a process is in.
+func LimitsOf(pid int) (memory, pids int64, err error) {
+	mounts, paths, err := readProc(strconv.Itoa(pid))
+	if err != nil {
+		return 0, 0, err
+	}
+	memoryFile, dirs := "memory.limit_in_bytes", basesV1(mounts, paths)
+	for _, m := range mounts {
+		if dir := m.dir(paths[""]); m.v2 && hasControllers(dir) {
+			memoryFile, dirs = "memory.max", map[string]string{"memory": dir, "pids": dir}
+		}
+	}
+	memory, err = readInt(dirs["memory"], memoryFile)
+	if err != nil {
+		return 0, 0, err
+	}
+	pids, err = readInt(dirs["pids"], "pids.max")
+	return memory, pids, err
+}
