@@ -1,3 +1,8 @@
+// The Go runtime would keep the host's cgroup files open, to follow the CPU quota, and the programs would hold them.
+//
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
+
 // Command mayfly-sandbox makes sandboxes for mayfly, and is what runs in them. It has three verbs:
 //
 //	broker   the service: takes Specs on a unix socket and makes a sandbox for each (package broker)
