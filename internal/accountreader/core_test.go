@@ -189,10 +189,13 @@ func TestReadingBesideALiveCore(t *testing.T) {
 			}
 		}
 	}()
+	_, err := user.SendMsg(t.Context(), user.Account, chat, core.MessageData{Text: "count"})
+	ok(t, err)
+	question := botCore.WaitMessage(t)
 	for n := range 5 {
-		_, err := user.SendMsg(t.Context(), user.Account, chat, core.MessageData{Text: fmt.Sprint(n)})
+		_, err := botCore.SendMsg(t.Context(), botCore.Account, question.ChatID, core.MessageData{Text: fmt.Sprint(n)})
 		ok(t, err)
-		if m := botCore.WaitMessage(t); m.Text != fmt.Sprint(n) {
+		if m := user.WaitMessage(t); m.Text != fmt.Sprint(n) {
 			t.Errorf("message %d is %q", n, m.Text)
 		}
 	}

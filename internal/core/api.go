@@ -126,8 +126,14 @@ type Reaction struct {
 	IsFromSelf bool   `json:"isFromSelf"`
 }
 
+// maxReactions bounds the JSON of Reactions, in bytes: decoded, lists of nothing are many times their size.
+const maxReactions = 1 << 20
+
 // UnmarshalJSON reads core's Reactions, whose map has numbers as names.
 func (r *Reactions) UnmarshalJSON(b []byte) error {
+	if len(b) > maxReactions {
+		return fmt.Errorf("reactions: %d bytes are too many", len(b))
+	}
 	var in struct {
 		ByContact map[string][]string `json:"reactionsByContact"`
 		Total     []Reaction          `json:"reactions"`
@@ -205,7 +211,8 @@ func (c *Client) StopIO(ctx context.Context, acc AccountID) error {
 	return c.Call(ctx, "stop_io", nil, acc)
 }
 
-// Invite is the account's invite link, https://i.delta.chat/#…; it makes the account's key and invite tokens where there are none.
+// Invite makes an invite link, https://i.delta.chat/#…, and the account's key if it has none. Each link has an auth token of its
+// own, which the account keeps for ever: make one and store it.
 func (c *Client) Invite(ctx context.Context, acc AccountID) (string, error) {
 	return call[string](ctx, c, "get_chat_securejoin_qr_code", acc, nil)
 }

@@ -166,7 +166,39 @@ func TestEventFields(t *testing.T) {
 	}
 }
 
-// FuzzAnswer feeds what core could write: the client must end the call, with a result or an error.
+func TestEventsComeInOrderUntilCoreWritesSomethingElse(t *testing.T) {
+	for _, last := range []string{`{}`, `[{}]`, `[{"contextId":-1,"event":{}}]`, `["IncomingMsg"]`} {
+		c, requests, answers := peer(t)
+		go func() {
+			for id, batch := range []string{`[{"contextId":1,"event":{"kind":"A"}},{"contextId":1,"event":{"kind":"B"}}]`, `[]`, `[{"contextId":1,"event":{"kind":"C"}}]`, last} {
+				_, _ = requests.ReadBytes('\n')
+				fmt.Fprintf(answers, `{"id":%d,"result":%s}`+"\n", id+1, batch)
+			}
+		}()
+		var kinds string
+		for e := range c.Events(t.Context()) {
+			kinds += e.Kind
+		}
+		if err := c.Call(t.Context(), "anything", nil); kinds != "ABC" || !errors.Is(err, ErrProtocol) {
+			t.Errorf("%s: events %s, then %v", last, kinds, err)
+		}
+	}
+}
+
+func TestReactions(t *testing.T) {
+	var r Reactions
+	err := json.Unmarshal([]byte(`{"reactionsByContact":{"1":["👍"],"11":["👍","🎉"]},"reactions":[{"emoji":"👍","count":2,"isFromSelf":true}]}`), &r)
+	if err != nil || len(r.ByContact) != 2 || r.ByContact[11][1] != "🎉" || len(r.Total) != 1 || r.Total[0] != (Reaction{"👍", 2, true}) {
+		t.Errorf("got %+v, %v", r, err)
+	}
+	for _, bad := range []string{`{"reactionsByContact":{"x":[]}}`, `[]`, `{"reactions":[` + strings.Repeat("{},", maxReactions/3) + `{}]}`} {
+		if err := json.Unmarshal([]byte(bad), &r); err == nil {
+			t.Errorf("%.60s is accepted", bad)
+		}
+	}
+}
+
+// FuzzAnswer feeds what core could write: the feed of events must end, and the client with it.
 func FuzzAnswer(f *testing.F) {
 	for _, line := range []string{
 		`{"jsonrpc":"2.0","id":1,"result":[{"contextId":1,"event":{"kind":"IncomingMsg","chatId":12,"msgId":34}}]}`,
@@ -183,10 +215,12 @@ func FuzzAnswer(f *testing.F) {
 			_, _ = answers.Write(append(line, '\n'))
 			_ = answers.Close()
 		}()
-		var events []Event
-		err := c.Call(t.Context(), "get_next_event_batch", &events)
-		var coreErr *Error
-		if err != nil && !errors.Is(err, ErrProtocol) && !errors.Is(err, ErrEnded) && !errors.As(err, &coreErr) {
+		for e := range c.Events(t.Context()) {
+			if len(e.Raw) > len(line) {
+				t.Errorf("event %+v is longer than the line", e)
+			}
+		}
+		if err := c.Call(t.Context(), "anything", nil); !errors.Is(err, ErrProtocol) && !errors.Is(err, ErrEnded) {
 			t.Errorf("got %v", err)
 		}
 	})

@@ -1,9 +1,9 @@
 package core
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 )
 
@@ -91,27 +91,41 @@ func (e *Event) UnmarshalJSON(b []byte) error {
 
 // Events feeds what core reports, in core's order, until the context ends or the client fails; then the channel is closed.
 // Core hands out each event once and keeps those that nobody has asked for: call Events once per client. A reader that
-// stops reading stops the feed, not core.
+// stops reading stops the feed, not core. What is no event fails the client.
 func (c *Client) Events(ctx context.Context) <-chan Event {
 	events := make(chan Event)
 	go func() {
 		defer close(events)
 		for {
-			var batch []Event
-			if err := c.Call(ctx, "get_next_event_batch", &batch); err != nil {
-				if errors.Is(err, ErrProtocol) {
-					c.fail(err)
-				}
+			batch, err := c.Raw(ctx, "get_next_event_batch", json.RawMessage("[]"))
+			if err != nil {
 				return
 			}
-			for _, e := range batch {
-				select {
-				case events <- e:
-				case <-ctx.Done():
-					return
-				}
+			if err := feed(ctx, events, batch); err != nil {
+				c.fail(err)
+				return
 			}
 		}
 	}()
 	return events
+}
+
+// feed sends the events of a batch one by one: a hostile batch would be many times its size when it is decoded whole.
+func feed(ctx context.Context, events chan<- Event, batch json.RawMessage) error {
+	d := json.NewDecoder(bytes.NewReader(batch))
+	if t, err := d.Token(); err != nil || t != json.Delim('[') {
+		return fmt.Errorf("%w: a batch of events that is no list", ErrProtocol)
+	}
+	for d.More() {
+		var e Event
+		if err := d.Decode(&e); err != nil {
+			return fmt.Errorf("%w: %w", ErrProtocol, err)
+		}
+		select {
+		case events <- e:
+		case <-ctx.Done():
+			return nil // the next call reports it
+		}
+	}
+	return nil
 }
