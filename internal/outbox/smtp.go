@@ -9,9 +9,11 @@ import (
 	"io"
 	"maps"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/emersion/go-sasl"
@@ -184,16 +186,19 @@ func (s *SMTP) login(ctx context.Context, addr bot.Address) (*session, error) {
 
 func (s *SMTP) dial(ctx context.Context) (net.Conn, error) {
 	d := net.Dialer{Timeout: dialTimeout}
-	conn, err := d.DialContext(ctx, "tcp", s.Addr)
-	if err != nil {
-		return nil, err
+	if s.TLS == TLSNone {
+		d.Control = onlyLoopback
 	}
-	peer, ok := conn.RemoteAddr().(*net.TCPAddr)
-	if s.TLS == TLSNone && (!ok || !peer.IP.IsLoopback()) {
-		conn.Close()
-		return nil, fmt.Errorf("%s is not on loopback: passwords go there by %q or %q only", conn.RemoteAddr(), TLSImplicit, TLSStart)
+	return d.DialContext(ctx, "tcp", s.Addr)
+}
+
+// onlyLoopback sees the address that a name was resolved to, before anything is sent there.
+func onlyLoopback(_, address string, _ syscall.RawConn) error {
+	peer, err := netip.ParseAddrPort(address)
+	if err == nil && !peer.Addr().Unmap().IsLoopback() {
+		err = fmt.Errorf("%s is not on loopback: passwords go there by %q or %q only", address, TLSImplicit, TLSStart)
 	}
-	return conn, nil
+	return err
 }
 
 // greet puts SMTP on a connection, protected as configured.
