@@ -710,3 +710,62 @@ func TestWatchBacksOff(t *testing.T) {
 		t.Errorf("dialled %d times in 500 ms", n)
 	}
 }
+
+// Servers differ in how they say that something is not there.
+func TestOtherServersWords(t *testing.T) {
+	server := script(t, func(conn net.Conn) {
+		io.WriteString(conn, "* OK [CAPABILITY IMAP4rev1] hello\r\n")
+		answer(conn, func(tag, command string) string {
+			switch command {
+			case "LOGIN":
+				return tag + " OK [CAPABILITY IMAP4rev1] in\r\n"
+			case "SELECT":
+				return tag + " NO Mailbox doesn't exist\r\n"
+			case "LIST":
+				return tag + " OK\r\n"
+			case "UID":
+				return tag + " NO [EXPUNGEISSUED] Some of the messages no longer exist\r\n"
+			default:
+				return tag + " BAD\r\n"
+			}
+		})
+	})
+	server.Timeout = 5 * time.Second
+	c, err := Dial(t.Context(), server, Login{user, pass})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Select(t.Context(), "Bot"); !errors.Is(err, ErrNoFolder) {
+		t.Errorf("select: got %v", err)
+	}
+	if _, err := c.Fetch(t.Context(), 1, 100); !errors.Is(err, ErrVanished) {
+		t.Errorf("fetch: got %v", err)
+	}
+}
+
+// A refusal for another reason is not a missing folder: whoever mistakes it for one may uninstall a bot.
+func TestRefusedSelectIsNotAMissingFolder(t *testing.T) {
+	server := script(t, func(conn net.Conn) {
+		io.WriteString(conn, "* OK [CAPABILITY IMAP4rev1] hello\r\n")
+		answer(conn, func(tag, command string) string {
+			switch command {
+			case "LOGIN":
+				return tag + " OK [CAPABILITY IMAP4rev1] in\r\n"
+			case "SELECT":
+				return tag + " NO [SERVERBUG] Internal error\r\n"
+			default:
+				return "* LIST () \"/\" Bot\r\n" + tag + " OK\r\n"
+			}
+		})
+	})
+	server.Timeout = 5 * time.Second
+	c, err := Dial(t.Context(), server, Login{user, pass})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Select(t.Context(), "Bot"); err == nil || errors.Is(err, ErrNoFolder) {
+		t.Errorf("got %v", err)
+	}
+}
