@@ -307,7 +307,8 @@ func TestCleartextHandshake(t *testing.T) {
 	}
 }
 
-// As Postfix reports, with one recipient that failed for good, one that is delayed and one that was delivered.
+// As Postfix reports, with one recipient that failed for good, one that is delayed, one for whom the queue gave up, and
+// one that was delivered.
 const report = `Return-Path: <>
 From: MAILER-DAEMON@chat.test (Mail Delivery System)
 To: bot000002@chat.test
@@ -334,6 +335,10 @@ Diagnostic-Code: smtp; 550 no such user
 Final-Recipient: rfc822; slow12345@chat.test
 Action: delayed
 Status: 4.2.0
+
+Final-Recipient: rfc822; late12345@chat.test
+Action: failed
+Status: 4.4.7
 
 Final-Recipient: rfc822; fine12345@chat.test
 Action: relayed
@@ -455,6 +460,18 @@ func TestMailStructure(t *testing.T) {
 				t.Errorf("LooksEncrypted: %v", structure)
 			}
 		})
+	}
+}
+
+func TestNothingFollowsThePadding(t *testing.T) {
+	for _, before := range []int{0, 1020, 4092} {
+		data := strings.Repeat("A", before) + "QQ=="
+		if _, err := base64Data([]byte(data + "\n=AAAA\n")); err != nil {
+			t.Errorf("padded data with a checksum: %v", err)
+		}
+		if _, err := base64Data([]byte(data + "QUFB")); err == nil {
+			t.Errorf("%d characters, padding, and more data: no error", before)
+		}
 	}
 }
 

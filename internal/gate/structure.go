@@ -116,6 +116,7 @@ func base64Data(b []byte) (io.Reader, error) {
 	if i := bytes.LastIndexByte(b, '\n'); i >= 0 && len(b)-i == 6 && b[i+1] == '=' {
 		b = bytes.TrimRight(b[:i], " \t\r\n")
 	}
+	// The decoder itself does not see this where one of its chunks ends in padding.
 	if i := bytes.IndexByte(b, '='); i >= 0 && i < len(b)-2 {
 		return nil, refuse(NotOpenPGP, "data after the base64 padding")
 	}
@@ -221,7 +222,6 @@ func readRaw(br *bufio.Reader, f frame, limit int64) ([]byte, error) {
 type sealed struct {
 	keys [][]byte // the session key packets, raw
 	data *packet.SymmetricallyEncrypted
-	body *wholeReader // of data
 	rest *bufio.Reader
 }
 
@@ -259,34 +259,20 @@ func (s *sealed) readHead() error {
 	if err != nil || !ok {
 		return refuse(NotOpenPGP, "encrypted data: %v", err)
 	}
-	s.data, s.body = data, &wholeReader{r: data.Contents}
-	data.Contents = s.body
+	s.data = data
 	return nil
 }
 
-// readToEnd reads what is left of the encrypted data, which must be all there; nothing may follow it.
+// readToEnd reads what is left of the encrypted data, which must be all there, and nothing may follow it. Decryption alone takes
+// any end of the data for the right one.
 func (s *sealed) readToEnd() error {
-	if _, err := io.Copy(io.Discard, s.body); err != nil || s.body.broken != nil {
-		return refuse(NotOpenPGP, "the encrypted data is cut off: %v", s.body.broken)
+	if _, err := io.Copy(io.Discard, s.data.Contents); err != nil {
+		return orNotOpenPGP(err, "the encrypted data is cut off")
 	}
 	if _, err := s.rest.Peek(1); err != io.EOF {
 		return refuse(NotOpenPGP, "something follows the encrypted data")
 	}
 	return nil
-}
-
-// wholeReader remembers that the packet below it is shorter than its header says: decryption takes any end for the end.
-type wholeReader struct {
-	r      io.Reader
-	broken error
-}
-
-func (w *wholeReader) Read(p []byte) (int, error) {
-	n, err := w.r.Read(p)
-	if err != nil && err != io.EOF {
-		w.broken = err
-	}
-	return n, err
 }
 
 func orNotOpenPGP(err error, what string) error {
