@@ -18,7 +18,6 @@ var ErrNoKey = errors.New("no usable secret key")
 
 // Keys is what the gate knows of one bot's account, parsed. It is read-only and safe for concurrent use.
 type Keys struct {
-	address  bot.Address
 	readable bool
 	secret   []*packet.PrivateKey // that decrypt
 	self     map[bot.Fingerprint]bool
@@ -38,8 +37,8 @@ type secret struct {
 // a passphrase. A contact's key that cannot be parsed is left out: its owner is then unknown until a mail brings a better one.
 func NewKeys(address bot.Address, state bot.AccountState) (*Keys, error) {
 	k := &Keys{
-		address: address, readable: state.Readable,
-		self: map[bot.Fingerprint]bool{}, known: map[bot.Fingerprint]*packet.PublicKey{},
+		readable: state.Readable,
+		self:     map[bot.Fingerprint]bool{}, known: map[bot.Fingerprint]*packet.PublicKey{},
 		invites: set(state.InviteNumbers), auth: set(state.AuthTokens),
 	}
 	for _, raw := range state.PublicKeys {
