@@ -549,3 +549,12 @@ func checkPromises(t *testing.T, b *Bundle, c Ceilings) {
 		t.Errorf("accepted %d files, %d bytes", len(b.Files), total)
 	}
 }
+
+// A file that has grown since it was admitted is not taken, and not read further.
+func TestGrownFile(t *testing.T) {
+	set := newCollector(DefaultCeilings())
+	rest := strings.NewReader("fourteen bytes")
+	if err := set.add("x", 4, rest); err == nil || len(set.files) != 0 || rest.Len() != 9 {
+		t.Errorf("got %v, %d files, %d bytes unread", err, len(set.files), rest.Len())
+	}
+}
