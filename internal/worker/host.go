@@ -30,7 +30,7 @@ var scripts embed.FS
 // attachments is where a job says that the files of its message are.
 const attachments = "/attachments/"
 
-// prepare makes the globals. Only core.js is run now: it loads the other scripts when they are first used.
+// prepare makes the globals. core.js loads what every job needs; the rest are loaded when a script first uses them.
 func (w *worker) prepare() error {
 	core, err := w.loadScript("core")
 	if err != nil {

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 )
@@ -24,7 +23,6 @@ type host struct {
 	reverse bool // hold answers back and give them in reverse order, two at a time
 
 	in    *io.PipeWriter
-	mu    sync.Mutex
 	calls []call
 	log   bytes.Buffer
 	lines []string // methods of notifications and calls, in order

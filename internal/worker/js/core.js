@@ -126,5 +126,6 @@
   defineLazily('events', 'DOMException', 'Event', 'CustomEvent', 'EventTarget', 'AbortController', 'AbortSignal')
   defineLazily('fetch', 'fetch', 'Headers', 'Request', 'Response')
 
-  return { settle, fire, waiting, start: (job, namespace) => load('handlers').run(parse(job), namespace) }
+  const { run } = load('handlers')
+  return { settle, fire, waiting, start: (job, namespace) => run(parse(job), namespace) }
 })
