@@ -70,19 +70,19 @@ func TestKilledDaemonLeavesNothing(t *testing.T) {
 			return os.IsNotExist(err)
 		})
 	}
-	if left := cgroupsOf(t, fmt.Sprintf("mayfly-%d/*-*", cmd.Process.Pid)); len(left) > 0 {
+	if left := cgroupsOf(t, fmt.Sprintf("mayfly-%d-*/*-*", cmd.Process.Pid)); len(left) > 0 {
 		t.Errorf("cgroups of runs are left: %v", left)
 	}
 	next, err := StartBroker(t.Context(), StartOptions{Binary: binary})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if left := cgroupsOf(t, fmt.Sprintf("mayfly-%d", cmd.Process.Pid)); len(left) > 0 {
+	if left := cgroupsOf(t, fmt.Sprintf("mayfly-%d-*", cmd.Process.Pid)); len(left) > 0 {
 		t.Errorf("the next start has not removed %v", left)
 	}
-	// This process has two brokers now, and one tree for both: only the last may remove it.
-	next.lifeline.Close()
-	<-next.exited
+	if err := next.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 // cgroupsOf finds cgroups by a pattern below any hierarchy.
@@ -122,7 +122,7 @@ func TestManyRunsLeaveNothing(t *testing.T) {
 	if pids := childrenOf(t, broker.PID()); len(pids) > 0 {
 		t.Errorf("processes are left: %v", pids)
 	}
-	if left := cgroupsOf(t, fmt.Sprintf("mayfly-%d/*-*", os.Getpid())); len(left) > 0 {
+	if left := cgroupsOf(t, fmt.Sprintf("mayfly-%d-*/*-*", os.Getpid())); len(left) > 0 {
 		t.Errorf("cgroups are left: %v", left)
 	}
 	if now := readProc(t, os.Getpid(), "mounts"); now != mounts {

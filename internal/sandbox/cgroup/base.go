@@ -148,7 +148,8 @@ func (b base) sweep() {
 	}
 	for _, dir := range dirs {
 		for _, child := range children(dir) {
-			n, ok := strings.CutPrefix(filepath.Base(child), prefix)
+			rest, ok := strings.CutPrefix(filepath.Base(child), prefix)
+			n, _, _ := strings.Cut(rest, "-")
 			pid, err := strconv.Atoi(n)
 			if ok && err == nil && unix.Kill(pid, 0) == unix.ESRCH {
 				_ = removeAll(child)

@@ -1,15 +1,15 @@
 // Package cgroup gives every run a control group of its own, on cgroup v2 or on v1 hierarchies.
 //
-// A Tree is a subtree that we own, called mayfly-<pid> after the process that made it:
+// A Tree is a subtree that we own, called mayfly-<pid>-<random> after the process that made it:
 //
-//	v2:  <base>/mayfly-<pid>/broker      the broker itself
-//	     <base>/mayfly-<pid>/<run>       one for each run
-//	v1:  <base>/mayfly-<pid>             the broker, in each of the hierarchies memory, pids and cpuacct
-//	     <base>/mayfly-<pid>/<run>       one for each run
+//	v2:  <base>/<tree>/broker      the broker itself
+//	     <base>/<tree>/<run>       one for each run
+//	v1:  <base>/<tree>             the broker, in each of the hierarchies memory, pids and cpuacct
+//	     <base>/<tree>/<run>       one for each run
 //
 // On v2 the base is our own cgroup when it has been delegated to us (systemd's Delegate=yes, or a cgroup namespace's root),
-// and the root of the hierarchy for a root without delegation. On v1 it is our own cgroup. Trees of dead processes are removed
-// by Sweep.
+// and the root of the hierarchy for a root without delegation. On v1 it is our own cgroup. Prepare removes
+// the Trees of processes that are dead.
 //
 // Required are the controllers memory and pids. CPU time is read from cpu.stat (v2) or cpuacct (v1).
 package cgroup
@@ -17,6 +17,7 @@ package cgroup
 import (
 	"bufio"
 	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -57,7 +58,7 @@ func Prepare(uid, gid int) (*Tree, error) {
 		return nil, err
 	}
 	b.sweep()
-	name := prefix + strconv.Itoa(os.Getpid())
+	name := fmt.Sprintf("%s%d-%s", prefix, os.Getpid(), strings.ToLower(rand.Text()[:8]))
 	if b.v2 != "" {
 		return prepareV2(b.v2, name, uid, gid)
 	}
@@ -96,7 +97,7 @@ func prepareV2(base, name string, uid, gid int) (*Tree, error) {
 
 // makeFor makes a cgroup and gives it, and the files by which processes are moved into it, to uid.
 func makeFor(dir string, uid, gid int, files ...string) error {
-	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
 	if uid == os.Geteuid() {
