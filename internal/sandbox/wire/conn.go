@@ -150,8 +150,11 @@ func (c *Conn) SendJSON(kind Kind, v any, files ...*os.File) error {
 // Read returns the next frame, or io.EOF when the other side has closed.
 func (c *Conn) Read() (Frame, error) {
 	n, oobn, flags, _, err := c.sock.ReadMsgUnix(c.buf, c.oob)
+	if errors.Is(err, io.EOF) {
+		return Frame{}, io.EOF
+	}
 	if err != nil {
-		return Frame{}, err
+		return Frame{}, fmt.Errorf("read frame: %w", err)
 	}
 	files, err := parseFiles(c.oob[:oobn])
 	if err != nil {

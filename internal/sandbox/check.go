@@ -1,0 +1,178 @@
+package sandbox
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"syscall"
+	"time"
+
+	"mayfly/internal/sandbox/wire"
+)
+
+// Check tries the walls, each by a program in a sandbox that runs against it. It takes about a second. A required wall that is
+// not in force means that no run may be started; the Mend says what to do about it.
+func Check(ctx context.Context, c *Client) []Wall {
+	host, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		return []Wall{{Name: "self-test", Required: true, Why: err.Error(), Mend: "bring the host's loopback up: ip link set lo up"}}
+	}
+	defer host.Close()
+	var walls []Wall
+	for _, test := range wallTests(host.Addr().String()) {
+		w := test.wall
+		w.Required = true
+		err := test.try(ctx, c)
+		var missing *MissingError
+		switch {
+		case errors.As(err, &missing):
+			return append(walls, missing.Wall) // no sandbox at all: the rest would say the same
+		case err != nil:
+			w.Why = err.Error()
+		default:
+			w.InForce = true
+		}
+		walls = append(walls, w)
+	}
+	return walls
+}
+
+// wallTest tries one wall: try returns nil when the wall has held.
+type wallTest struct {
+	wall Wall
+	try  func(context.Context, *Client) error
+}
+
+func wallTests(hostAddr string) []wallTest {
+	refused := func(profile, attempt string, errno syscall.Errno) func(context.Context, *Client) error {
+		return func(ctx context.Context, c *Client) error { return wantRefused(ctx, c, profile, attempt, errno) }
+	}
+	killed := func(by string, change func(*Spec), attempt string) func(context.Context, *Client) error {
+		return func(ctx context.Context, c *Client) error { return wantKilled(ctx, c, by, change, attempt) }
+	}
+	cgroups := "delegate a cgroup with the memory and pids controllers to the broker: Delegate=yes"
+	return []wallTest{
+		{Wall{Name: "own uid and pid namespaces", Why: "a program sees uid 65534 and process 1 as its parent",
+			Mend: "allow user namespaces: sysctl user.max_user_namespaces"}, wantIdentity},
+		{Wall{Name: "read-only root", Why: "writing a file into the root failed", Mend: "report this: it is a fault of mayfly-sandbox"},
+			refused(ProfileWorker, "write=/x", syscall.EROFS)},
+		{Wall{Name: "no host files", Why: "/etc/passwd and /proc are not there", Mend: "report this: it is a fault of mayfly-sandbox"},
+			refused(ProfileWorker, "read=/proc/self/status", syscall.ENOENT)},
+		{Wall{Name: "no host network", Why: "connecting to the host's loopback failed", Mend: "a kernel with CONFIG_NET_NS"},
+			refused(ProfileCore, "connect="+hostAddr, syscall.ECONNREFUSED)},
+		{Wall{Name: "seccomp", Why: "fork and foreign system calls failed, unshare killed", Mend: "a kernel with CONFIG_SECCOMP_FILTER"}, wantSeccomp},
+		{Wall{Name: "memory limit", Why: "a program that took too much was killed, and the run with it", Mend: cgroups},
+			killed(wire.KilledMemory, func(s *Spec) { s.Memory = 32 << 20 }, "memory=268435456")},
+		{Wall{Name: "pids limit", Why: "the kernel refused to start more threads", Mend: cgroups}, wantPidsLimit},
+		{Wall{Name: "cpu time", Why: "a spinning run was killed at its limit", Mend: "a kernel with cgroup v2, or v1's cpuacct"},
+			killed(wire.KilledCPU, func(s *Spec) { s.CPU = 50 * time.Millisecond }, "spin")},
+		{Wall{Name: "wall clock", Why: "a sleeping run was killed in time", Mend: "report this: it is a fault of mayfly-sandbox"},
+			killed(wire.KilledWall, func(s *Spec) { s.Wall = 100 * time.Millisecond }, "sleep=1h")},
+	}
+}
+
+func checkSpec(profile string, attempts ...string) Spec {
+	return Spec{Name: "check", Memory: 64 << 20, Pids: 48, Wall: 10 * time.Second,
+		Programs: []Program{{Name: "probe", Builtin: "probe", Profile: profile, Args: attempts}}}
+}
+
+// report is stage.Report, which this side must not import.
+type report struct {
+	Done  bool
+	Errno syscall.Errno
+	Text  string
+}
+
+// runProbe runs the probe in a sandbox of its own to its end.
+func runProbe(ctx context.Context, c *Client, spec Spec) ([]report, Exit, Result, error) {
+	s, err := c.Open(ctx, spec)
+	if err != nil {
+		return nil, Exit{}, Result{}, err
+	}
+	if err := s.Start("probe"); err != nil {
+		_, closeErr := s.Close()
+		return nil, Exit{}, Result{}, errors.Join(err, closeErr)
+	}
+	var reports []report
+	for dec := json.NewDecoder(io.LimitReader(s.Program("probe").Stdout, 1<<20)); ; {
+		var r report
+		if dec.Decode(&r) != nil {
+			break // the end of the program, whatever ended it
+		}
+		reports = append(reports, r)
+	}
+	exit, waitErr := s.Wait(ctx, "probe")
+	if waitErr != nil && !errors.Is(waitErr, ErrDead) {
+		_, err := s.Close()
+		return nil, exit, Result{}, errors.Join(waitErr, err)
+	}
+	if waitErr == nil && exit.Signal != 0 { // the broker learns of an out-of-memory kill at its next look
+		select {
+		case <-s.Dead():
+		case <-time.After(300 * time.Millisecond):
+		}
+	}
+	result, err := s.Close()
+	return reports, exit, result, err
+}
+
+func wantRefused(ctx context.Context, c *Client, profile, attempt string, errno syscall.Errno) error {
+	reports, exit, _, err := runProbe(ctx, c, checkSpec(profile, attempt))
+	if err != nil {
+		return err
+	}
+	if len(reports) != 1 || reports[0].Done || reports[0].Errno != errno {
+		return fmt.Errorf("%s: want %q, got %+v, exit %+v", attempt, errno, reports, exit)
+	}
+	return nil
+}
+
+func wantIdentity(ctx context.Context, c *Client) error {
+	reports, exit, _, err := runProbe(ctx, c, checkSpec(ProfileWorker, "whoami"))
+	if err != nil {
+		return err
+	}
+	if len(reports) != 1 || !strings.HasPrefix(reports[0].Text, "uid 65534 gid 65534 ") || !strings.HasSuffix(reports[0].Text, " ppid 1 host sandbox") {
+		return fmt.Errorf("a program saw %+v, exit %+v", reports, exit)
+	}
+	return nil
+}
+
+func wantSeccomp(ctx context.Context, c *Client) error {
+	reports, exit, _, err := runProbe(ctx, c, checkSpec(ProfileWorker, "fork", "foreign", "unshare"))
+	if err != nil {
+		return err
+	}
+	if len(reports) != 2 || reports[0].Errno != syscall.EPERM || reports[1].Errno != syscall.EPERM || exit.Signal != syscall.SIGSYS {
+		return fmt.Errorf("fork, int 0x80 and unshare gave %+v, exit %+v", reports, exit)
+	}
+	return nil
+}
+
+func wantPidsLimit(ctx context.Context, c *Client) error {
+	reports, exit, result, err := runProbe(ctx, c, checkSpec(ProfileWorker, "threads"))
+	if err != nil {
+		return err
+	}
+	if len(reports) != 0 || !strings.Contains(result.Message, "pids limit") {
+		return fmt.Errorf("starting threads gave %+v, exit %+v, %q", reports, exit, result.Message)
+	}
+	return nil
+}
+
+func wantKilled(ctx context.Context, c *Client, by string, change func(*Spec), attempt string) error {
+	spec := checkSpec(ProfileWorker, attempt)
+	change(&spec)
+	reports, exit, result, err := runProbe(ctx, c, spec)
+	if err != nil {
+		return err
+	}
+	if len(reports) != 0 || result.Killed != by {
+		return fmt.Errorf("%s gave %+v, exit %+v; killed by %q, want %q", attempt, reports, exit, result.Killed, by)
+	}
+	return nil
+}
