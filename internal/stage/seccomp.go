@@ -62,7 +62,7 @@ func common() []string {
 		"fsync", "fdatasync", "ftruncate", "fallocate", "fadvise64", "flock", "fchmod", "copy_file_range", "sendfile",
 		"epoll_create1", "epoll_ctl", "epoll_pwait", "eventfd2", "pipe2", "ppoll", "pselect6", "getdents64", "fchdir", "fstatfs",
 		// files by name
-		"openat", "newfstatat", "statx", "statfs", "faccessat", "faccessat2", "readlinkat", "mkdirat", "unlinkat", "renameat",
+		"openat", "statx", "statfs", "faccessat", "faccessat2", "readlinkat", "mkdirat", "unlinkat", "renameat",
 		"renameat2", "fchmodat", "utimensat", "truncate", "chdir", "getcwd",
 	}, commonArch()...)
 }

@@ -2,11 +2,11 @@ package stage
 
 import seccomp "github.com/elastic/go-seccomp-bpf"
 
-// commonArch are the older forms of common's calls, which only amd64 has and musl and modernc.org/libc use.
+// commonArch are the calls of common that only amd64 has: older forms, which musl and modernc.org/libc use.
 func commonArch() []string {
 	return []string{
-		"open", "creat", "stat", "lstat", "access", "readlink", "mkdir", "rmdir", "unlink", "rename", "chmod", "getdents", "utime", "utimes",
-		"pipe", "dup2", "poll", "select", "epoll_create", "epoll_wait", "eventfd", "time",
+		"newfstatat", "open", "creat", "stat", "lstat", "access", "readlink", "mkdir", "rmdir", "unlink", "rename", "chmod", "getdents", "utime",
+		"utimes", "pipe", "dup2", "poll", "select", "epoll_create", "epoll_wait", "eventfd", "time",
 	}
 }
 
