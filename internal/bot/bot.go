@@ -125,7 +125,9 @@ type Pending struct {
 }
 
 // Drained reports whether nothing is left that would be lost to the user if core ended now.
-func (p Pending) Drained() bool { return p.SMTP == 0 && p.Status == 0 && p.Download == 0 && p.PostMsgs == 0 }
+func (p Pending) Drained() bool {
+	return p.SMTP == 0 && p.Status == 0 && p.Download == 0 && p.PostMsgs == 0
+}
 
 // RunStatus is how a run ended, in the words of isolate's meta file.
 type RunStatus string

@@ -177,36 +177,40 @@ func (a *actor) serve(ctx context.Context) {
 	for ctx.Err() == nil {
 		wakes, at := a.take()
 		err := a.turn(ctx, wakes, at)
-		if err != nil && ctx.Err() == nil {
-			a.again(wakes)
-			a.hangUp()
-			a.failures++
-			a.log.Warn("will try again", "in", a.backoff().Round(time.Millisecond), "failures", a.failures, "err", err)
-		} else {
+		if err == nil || ctx.Err() != nil {
 			a.failures = 0
+			a.rest(ctx)
+			continue
 		}
-		a.sleep(ctx, err != nil)
+		a.again(wakes)
+		a.hangUp()
+		a.failures++
+		pause := a.backoff()
+		a.log.Warn("will try again", "in", pause.Round(time.Millisecond), "failures", a.failures, "err", err)
+		sleep(ctx, pause)
 	}
 }
 
-// sleep returns at the next wake, when the outbox or a failed turn is due, or when ctx ends.
-func (a *actor) sleep(ctx context.Context, failed bool) {
+// sleep waits out a backoff. A wake does not shorten it; it is remembered.
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}
+
+// rest returns at the next wake, when the outbox is due, or when ctx ends.
+func (a *actor) rest(ctx context.Context) {
 	var due, idle <-chan time.Time
-	if failed {
-		due = time.After(a.backoff())
-	} else if at, ok := a.d.opts.Outbox.Next(a.account); ok {
+	if at, ok := a.d.opts.Outbox.Next(a.account); ok {
 		due = time.After(time.Until(at))
 	}
 	if a.inbox != nil {
 		idle = time.After(a.d.opts.IdleClose)
 	}
-	wake := a.signal
-	if failed {
-		wake = nil // a wake does not shorten the backoff; it is remembered in wakes
-	}
 	for {
 		select {
-		case <-wake:
+		case <-a.signal:
 			return
 		case <-due:
 			return
@@ -245,7 +249,7 @@ func (a *actor) turn(ctx context.Context, wakes Wake, wokenAt time.Time) error {
 	}
 	if wakes&WakeFolder != 0 {
 		if err := a.d.opts.Folder.Process(ctx, a.account, a.inbox); err != nil {
-			return fmt.Errorf("Bot folder: %w", err)
+			return fmt.Errorf("the Bot folder: %w", err)
 		}
 	}
 	if wakes != 0 {

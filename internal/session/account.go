@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/ProtonMail/go-crypto/openpgp/armor"
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
 
 	"mayfly/internal/bot"
 	"mayfly/internal/core"
+	"mayfly/internal/keystore"
 	"mayfly/internal/ledger"
 )
 
@@ -27,16 +29,17 @@ func (r *Runner) Setup(ctx context.Context, b ledger.Bot) (ledger.Bot, error) {
 	}
 	defer c.close()
 	if b.Account == 0 {
-		if err := c.configure(ctx, b.Address); err != nil {
+		if err := r.configure(ctx, c, b.Address); err != nil {
 			return b, c.why(err)
 		}
 	}
 	if err := c.profile(ctx, b.Manifest); err != nil {
 		return b, c.why(err)
 	}
-	b.Invite, err = c.client.Invite(ctx, c.account)
-	if err != nil {
-		return b, c.why(err)
+	if b.Invite == "" { // each call would make one more token that stays valid for ever
+		if b.Invite, err = c.client.Invite(ctx, c.account); err != nil {
+			return b, c.why(err)
+		}
 	}
 	// Core's first look at the INBOX sets the UID from which it fetches: it must be an empty one.
 	if err := c.client.StartIO(ctx, c.account); err != nil {
@@ -71,8 +74,9 @@ func (r *Runner) commitSetup(ctx context.Context, b ledger.Bot, end ending, star
 	return b, nil
 }
 
-// configure makes the account and tells core that the minirelay is its provider.
-func (c *coreSide) configure(ctx context.Context, address bot.Address) error {
+// configure makes the account and tells core that the minirelay is its provider. A key that the key store holds already, sent
+// along by the author or left by a set-up that was not committed, becomes the account's key; else core makes one.
+func (r *Runner) configure(ctx context.Context, c *coreSide, address bot.Address) error {
 	var err error
 	if c.account, err = c.client.AddAccount(ctx); err != nil {
 		return err
@@ -82,10 +86,39 @@ func (c *coreSide) configure(ctx context.Context, address bot.Address) error {
 	if err != nil {
 		return err
 	}
+	keys, err := r.Keys.Keys(address)
+	if err != nil && !errors.Is(err, keystore.ErrNotFound) {
+		return err
+	}
+	for _, key := range keys {
+		if err := c.importKey(ctx, key); err != nil {
+			return fmt.Errorf("importing the bot's key: %w", err)
+		}
+	}
 	return c.client.Configure(ctx, c.account, core.Transport{
 		Addr: string(address), Password: "none: the minirelay takes any",
 		IMAPServer: "127.0.0.1", IMAPPort: imapPort, SMTPServer: "127.0.0.1", SMTPPort: smtpPort,
 	})
+}
+
+// importKey hands core a secret key, in the armored form that it takes.
+func (c *coreSide) importKey(ctx context.Context, key []byte) error {
+	var armored bytes.Buffer
+	w, err := armor.Encode(&armored, openpgp.PrivateKeyType, nil)
+	if err != nil {
+		return err
+	}
+	if _, err := w.Write(key); err != nil {
+		return err
+	}
+	if err := w.Close(); err != nil {
+		return err
+	}
+	path := filesDir + "/secret-key.asc"
+	if err := c.box.PutFile(path, int64(armored.Len()), &armored); err != nil {
+		return err
+	}
+	return c.client.Call(ctx, "import_self_keys", nil, c.account, path, nil)
 }
 
 func (c *coreSide) profile(ctx context.Context, m bot.Manifest) error {

@@ -37,12 +37,10 @@ type program struct {
 	box    *sandbox.Sandbox
 	err    error
 	cancel context.CancelFunc
-	used   bool
 
 	lines  *bufio.Reader
 	log    *tail
 	folder bot.Generation // the new one, after a run that counts
-	result sandbox.Result
 }
 
 // prestart opens the bot's sandbox in the background when the work may need it.
@@ -55,7 +53,7 @@ func (r *Runner) prestart(ctx context.Context, w Work) *program {
 	}
 	go func() {
 		defer close(p.opened)
-		p.err = p.open(ctx)
+		p.err = p.open(ctx, p.fill)
 		if p.err == nil {
 			w.Timeline.Mark("sandbox up")
 		}
@@ -63,7 +61,8 @@ func (r *Runner) prestart(ctx context.Context, w Work) *program {
 	return p
 }
 
-func (p *program) open(ctx context.Context) error {
+// open makes the sandbox, lets fill put the files in, and starts the worker.
+func (p *program) open(ctx context.Context, fill func(*sandbox.Sandbox) error) error {
 	m := p.bot.Manifest
 	box, err := p.r.Sandboxes.Open(ctx, sandbox.Spec{
 		Name: "bot", Memory: m.Limits.Memory, Pids: p.r.Limits.Pids, Wall: m.Limits.Wall + p.r.Limits.Drain,
@@ -79,7 +78,7 @@ func (p *program) open(ctx context.Context) error {
 		return err
 	}
 	p.box = box
-	if err := p.fill(); err != nil {
+	if err := fill(box); err != nil {
 		return err
 	}
 	if err := box.Start("worker"); err != nil {
@@ -92,8 +91,8 @@ func (p *program) open(ctx context.Context) error {
 }
 
 // fill puts the bundle and the folder into the sandbox.
-func (p *program) fill() error {
-	err := putGeneration(p.box, bundleDir, func(w io.Writer) error {
+func (p *program) fill(box *sandbox.Sandbox) error {
+	err := putGeneration(box, bundleDir, func(w io.Writer) error {
 		return p.r.Storage.ExportBundle(p.bot.Address, p.bot.Digest, w)
 	})
 	if err != nil {
@@ -102,7 +101,7 @@ func (p *program) fill() error {
 	if p.bot.Storage == 0 {
 		return nil
 	}
-	err = putGeneration(p.box, storageDir, func(w io.Writer) error {
+	err = putGeneration(box, storageDir, func(w io.Writer) error {
 		return p.r.Storage.Export(p.bot.Address, storage.Folder, p.bot.Storage, w)
 	})
 	if err != nil {
@@ -164,7 +163,6 @@ func (p *program) run(ctx context.Context, c *coreSide, msg core.Message, timeli
 	if p.err != nil {
 		return nil, fmt.Errorf("the bot's sandbox: %w", p.err)
 	}
-	p.used = true
 	started := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, p.bot.Manifest.Limits.Wall+time.Second)
 	defer cancel()
@@ -276,7 +274,7 @@ func (p *program) job(ctx context.Context, g *gateway.Gateway, f *files, msg cor
 	return json.Marshal(map[string]any{"job": map[string]any{
 		"event": "message", "main": m.Main, "account": g.Account(),
 		"bot":         map[string]string{"name": m.Name, "address": string(p.bot.Address), "version": m.Version},
-		"deadline_ms": m.Limits.Wall.Milliseconds(), "heap": m.Limits.Memory * 3 / 4,
+		"deadline_ms": m.Limits.Wall.Milliseconds(), "heap": heap(m.Limits.Memory),
 		"message": message, "chat": chat, "contact": contact, "attachment": attachment,
 	}})
 }

@@ -44,6 +44,7 @@ type Outbox interface {
 
 // Keys keeps the bots' secret keys, which the gate needs.
 type Keys interface {
+	Keys(account bot.Address) ([][]byte, error) // wraps keystore.ErrNotFound
 	PutKeys(account bot.Address, keys [][]byte) error
 }
 
@@ -138,6 +139,9 @@ func (r *Runner) attempt(ctx context.Context, w Work, failed *bot.RunRecord) (Ou
 	defer c.close()
 	w.Timeline.Mark("core up")
 
+	c.relay.Stages(func(stage string) {
+		r.Log.Debug("minirelay", "bot", w.Bot.Address, "uid", w.Job.Cursor.UID, "stage", stage)
+	})
 	c.relay.Present(w.Mail)
 	if err := c.client.StartIO(ctx, c.account); err != nil {
 		return Outcome{}, c.why(err)

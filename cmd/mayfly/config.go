@@ -1,0 +1,137 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"mayfly/internal/bot"
+)
+
+// config is the operator's file. docs/mayfly.toml documents every key and holds the defaults.
+type config struct {
+	State       string      `toml:"state"`
+	Core        string      `toml:"core"`
+	Sandbox     string      `toml:"sandbox"`
+	SandboxUser int         `toml:"sandbox_user"`
+	Sessions    int         `toml:"sessions"`
+	Relay       relayConfig `toml:"relay"`
+	Log         logConfig   `toml:"log"`
+}
+
+type relayConfig struct {
+	IMAP               string   `toml:"imap"`
+	IMAPSecurity       string   `toml:"imap_security"`
+	SMTP               string   `toml:"smtp"`
+	SMTPSecurity       string   `toml:"smtp_security"`
+	MasterUser         string   `toml:"master_user"`
+	MasterPasswordFile string   `toml:"master_password_file"`
+	Accounts           []string `toml:"accounts"`
+}
+
+type logConfig struct {
+	Level  string `toml:"level"`
+	Format string `toml:"format"`
+}
+
+func defaultConfig() config {
+	return config{
+		State:       "/var/lib/mayfly",
+		Core:        "/usr/lib/mayfly/deltachat-rpc-server",
+		Sandbox:     "/usr/lib/mayfly/mayfly-sandbox",
+		SandboxUser: 64190,
+		Sessions:    2,
+		Relay: relayConfig{
+			IMAP: "127.0.0.1:143", IMAPSecurity: "plain", SMTP: "127.0.0.1:587", SMTPSecurity: "plain",
+			MasterUser: "mayfly", MasterPasswordFile: "/etc/mayfly/master-password", Accounts: []string{},
+		},
+		Log: logConfig{Level: "info", Format: "text"},
+	}
+}
+
+// readConfig reads the operator's file over the defaults and reports everything that is wrong with it at once.
+func readConfig(path string) (config, error) {
+	c := defaultConfig()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return c, fmt.Errorf("configuration: %w: start from docs/mayfly.toml: %w", err, errUsage)
+	}
+	if err := decodeConfig(text, &c); err != nil {
+		return c, fmt.Errorf("configuration %s: %w\n%w", path, err, errUsage)
+	}
+	if err := c.validate(); err != nil {
+		return c, fmt.Errorf("configuration %s:\n%w\n%w", path, err, errUsage)
+	}
+	return c, nil
+}
+
+func decodeConfig(text []byte, c *config) error {
+	err := toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields().Decode(c)
+	var strict *toml.StrictMissingError
+	var bad *toml.DecodeError
+	switch {
+	case errors.As(err, &strict):
+		return fmt.Errorf("unknown keys:\n%s", strict.String())
+	case errors.As(err, &bad):
+		line, column := bad.Position()
+		return fmt.Errorf("%d:%d: %w", line, column, err)
+	}
+	return err
+}
+
+func (c config) validate() error {
+	var errs []error
+	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf("  "+format, args...)) }
+	for key, path := range map[string]string{"state": c.State, "core": c.Core, "sandbox": c.Sandbox} {
+		if !filepath.IsAbs(path) {
+			wrong("%s = %q: want an absolute path", key, path)
+		}
+	}
+	if c.SandboxUser <= 0 {
+		wrong("sandbox_user = %d: want a uid above 0: no namespace is ever made by root", c.SandboxUser)
+	}
+	if c.Sessions < 1 || c.Sessions > 64 {
+		wrong("sessions = %d: want 1 to 64", c.Sessions)
+	}
+	for key, value := range map[string]string{"relay.imap_security": c.Relay.IMAPSecurity, "relay.smtp_security": c.Relay.SMTPSecurity} {
+		if value != "plain" && value != "starttls" && value != "tls" {
+			wrong("%s = %q: want plain (loopback only), starttls or tls", key, value)
+		}
+	}
+	for _, account := range c.Relay.Accounts {
+		if _, err := bot.ParseAddress(account); err != nil {
+			wrong("relay.accounts: %w", err)
+		}
+	}
+	if _, err := c.Log.level(); err != nil {
+		wrong("log.level = %q: want debug, info, warn or error", c.Log.Level)
+	}
+	if c.Log.Format != "text" && c.Log.Format != "json" {
+		wrong("log.format = %q: want text or json", c.Log.Format)
+	}
+	return errors.Join(errs...)
+}
+
+func (l logConfig) level() (level slog.Level, err error) {
+	err = level.UnmarshalText([]byte(l.Level))
+	return level, err
+}
+
+// masterPassword reads the secret that the operator gave Mayfly on the relay.
+func (r relayConfig) masterPassword() (string, error) {
+	text, err := os.ReadFile(r.MasterPasswordFile)
+	if err != nil {
+		return "", fmt.Errorf("relay.master_password_file: %w: write the password of the relay's master user into it, mode 0600", err)
+	}
+	password := strings.TrimSpace(string(text))
+	if password == "" {
+		return "", fmt.Errorf("relay.master_password_file: %s is empty", r.MasterPasswordFile)
+	}
+	return password, nil
+}

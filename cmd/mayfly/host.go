@@ -1,0 +1,279 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mayfly/internal/bot"
+	"mayfly/internal/bundle"
+	"mayfly/internal/dispatch"
+	"mayfly/internal/gate"
+	"mayfly/internal/install"
+	"mayfly/internal/keystore"
+	"mayfly/internal/ledger"
+	"mayfly/internal/mailbox"
+	"mayfly/internal/outbox"
+	"mayfly/internal/sandbox"
+	"mayfly/internal/session"
+	"mayfly/internal/storage"
+)
+
+// host is everything that `mayfly serve` runs.
+type host struct {
+	cfg        config
+	log        *slog.Logger
+	lock       *os.File
+	broker     *sandbox.Broker
+	ledger     *ledger.Ledger
+	store      *storage.Store
+	keys       *keystore.Store
+	submission *outbox.SMTP
+	outbox     *outbox.Outbox
+	installer  *install.Installer
+	dispatcher *dispatch.Dispatcher
+	master     string // password of the relay's master user
+
+	mu       sync.Mutex
+	watching map[bot.Address]bool
+	watchers sync.WaitGroup
+}
+
+// openHost wires the parts of the host in the order in which they depend on each other. done is called after every
+// committed session.
+func openHost(ctx context.Context, cfg config, log *slog.Logger, done func(session.Outcome)) (*host, error) {
+	h := &host{cfg: cfg, log: log, watching: map[bot.Address]bool{}}
+	if err := h.open(ctx, done); err != nil {
+		return nil, errors.Join(err, h.Close())
+	}
+	return h, nil
+}
+
+func (h *host) open(ctx context.Context, done func(session.Outcome)) error {
+	var err error
+	if h.master, err = h.cfg.Relay.masterPassword(); err != nil {
+		return err
+	}
+	if err := h.openState(ctx); err != nil {
+		return err
+	}
+	if h.broker, err = startBroker(ctx, h.cfg); err != nil {
+		return err
+	}
+	if err := requireWalls(ctx, h.broker.Client()); err != nil {
+		return err
+	}
+	h.submission = &outbox.SMTP{Addr: h.cfg.Relay.SMTP, TLS: outbox.TLSMode(h.cfg.Relay.SMTPSecurity), Credentials: h.credentials}
+	if h.outbox, err = outbox.New(h.path("outbox"), h.ledger, h.submission, h.log); err != nil {
+		return err
+	}
+	if err := h.outbox.Sweep(ctx); err != nil {
+		return fmt.Errorf("outbox: %w", err)
+	}
+	runner := session.New(session.Options{
+		Sandboxes: h.broker.Client(), Core: h.cfg.Core, Storage: h.store, Ledger: h.ledger, Outbox: h.outbox, Keys: h.keys,
+		Limits: session.DefaultLimits(), Log: h.log,
+	})
+	h.installer = install.New(install.Options{
+		Ledger: h.ledger, Bundles: h.store, Accounts: runner, Checker: runner, Keys: h.keys, Ceilings: bundle.DefaultCeilings(), Log: h.log,
+	})
+	h.dispatcher = dispatch.New(dispatch.Options{
+		Dial: h.dial, Folder: folder{h}, Ledger: h.ledger, Sessions: runner, Outbox: h.outbox, Keys: h.keys,
+		Bounds: gate.DefaultBounds(), Slots: h.cfg.Sessions, MaxAttempts: 5, IdleClose: time.Minute, Done: done, Log: h.log,
+	})
+	return nil
+}
+
+// openState opens what lies on disk, and deletes what a crash has left of sessions that were not committed.
+func (h *host) openState(ctx context.Context) error {
+	if err := os.MkdirAll(h.cfg.State, 0o700); err != nil {
+		return fmt.Errorf("state: %w", err)
+	}
+	var err error
+	if h.lock, err = lockState(h.path("lock")); err != nil {
+		return err
+	}
+	if h.ledger, err = ledger.Open(ctx, h.path("ledger.db")); err != nil {
+		return err
+	}
+	if h.store, err = storage.Open(h.path("bots")); err != nil {
+		return err
+	}
+	if h.keys, err = keystore.Open(h.path("keys")); err != nil {
+		return err
+	}
+	named, err := h.ledger.Generations(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := h.store.SweepAll(named); err != nil {
+		return fmt.Errorf("storage: %w", err)
+	}
+	return nil
+}
+
+func (h *host) path(name string) string { return filepath.Join(h.cfg.State, name) }
+
+// lockState keeps a second daemon off the same state folder; the kernel releases the lock when the process ends.
+func lockState(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("state: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("state: %s is locked: another mayfly runs on this state folder; stop it first: %w", path, err)
+	}
+	return f, nil
+}
+
+// Run watches the accounts and serves their bots until ctx ends.
+func (h *host) Run(ctx context.Context) error {
+	accounts, err := h.accounts(ctx)
+	if err != nil {
+		return err
+	}
+	for _, account := range accounts {
+		h.watch(ctx, account)
+	}
+	h.log.Info("ready", "accounts", len(accounts), "sessions", h.cfg.Sessions)
+	<-ctx.Done()
+	h.watchers.Wait()
+	h.dispatcher.Wait()
+	return nil
+}
+
+// accounts are those of the configuration, those that were announced before, and those with a bot.
+func (h *host) accounts(ctx context.Context) ([]bot.Address, error) {
+	var accounts []bot.Address
+	announced, err := h.ledger.Accounts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range announced {
+		accounts = append(accounts, a.Address)
+	}
+	bots, err := h.ledger.Bots(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range bots {
+		accounts = append(accounts, b.Address)
+	}
+	for _, s := range h.cfg.Relay.Accounts {
+		account, err := bot.ParseAddress(s)
+		if err != nil {
+			return nil, err
+		}
+		accounts = append(accounts, account)
+	}
+	return accounts, nil
+}
+
+// Announce tells the host of an account with a Bot folder. It is remembered over restarts.
+func (h *host) Announce(ctx context.Context, account bot.Address) error {
+	if err := h.ledger.AddAccount(ctx, account); err != nil {
+		return err
+	}
+	h.watch(ctx, account)
+	return nil
+}
+
+// watch holds two IDLE connections for an account, for its INBOX and its Bot folder.
+func (h *host) watch(ctx context.Context, account bot.Address) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.watching[account] {
+		return
+	}
+	h.watching[account] = true
+	for folder, what := range map[string]dispatch.Wake{"INBOX": dispatch.WakeInbox, install.Folder: dispatch.WakeFolder} {
+		h.watchers.Go(func() {
+			dial := func(ctx context.Context) (*mailbox.Client, error) { return h.dialMailbox(ctx, account) }
+			changed := func() { h.dispatcher.Wake(ctx, account, what) }
+			mailbox.Watch(ctx, dial, folder, changed, h.log.With("bot", account, "folder", folder))
+		})
+	}
+}
+
+func (h *host) dialMailbox(ctx context.Context, account bot.Address) (*mailbox.Client, error) {
+	user, password, err := h.credentials(account)
+	if err != nil {
+		return nil, err
+	}
+	server := mailbox.Server{Addr: h.cfg.Relay.IMAP, TLS: mailbox.TLSMode(h.cfg.Relay.IMAPSecurity)}
+	return mailbox.Dial(ctx, server, mailbox.Login{Username: user, Password: password})
+}
+
+func (h *host) dial(ctx context.Context, account bot.Address) (dispatch.Inbox, error) {
+	return h.dialMailbox(ctx, account)
+}
+
+// credentials are those of the relay's master user, who may act as every account.
+func (h *host) credentials(account bot.Address) (user, password string, err error) {
+	return string(account) + "*" + h.cfg.Relay.MasterUser, h.master, nil
+}
+
+// Close ends everything that open has started, in the opposite order.
+func (h *host) Close() error {
+	var errs []error
+	if h.broker != nil {
+		errs = append(errs, h.broker.Close())
+	}
+	if h.outbox != nil {
+		errs = append(errs, h.outbox.Close())
+	}
+	if h.submission != nil {
+		errs = append(errs, h.submission.Close())
+	}
+	if h.store != nil {
+		errs = append(errs, h.store.Close())
+	}
+	if h.ledger != nil {
+		errs = append(errs, h.ledger.Close())
+	}
+	if h.lock != nil {
+		errs = append(errs, h.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// folder lets dispatch call the installer on its own connection.
+type folder struct{ *host }
+
+func (f folder) Process(ctx context.Context, account bot.Address, inbox dispatch.Inbox) error {
+	result, err := f.installer.Process(ctx, account, inbox.(*mailbox.Client))
+	if err == nil && result.Changed {
+		f.log.Info("Bot folder answered", "bot", account, "state", result.State)
+	}
+	return err
+}
+
+func startBroker(ctx context.Context, cfg config) (*sandbox.Broker, error) {
+	broker, err := sandbox.StartBroker(ctx, sandbox.StartOptions{Binary: cfg.Sandbox, UID: cfg.SandboxUser, GID: cfg.SandboxUser})
+	if err != nil {
+		return nil, fmt.Errorf("broker: %w", err)
+	}
+	return broker, nil
+}
+
+// requireWalls refuses to go on while a required wall of the sandbox is missing.
+func requireWalls(ctx context.Context, client *sandbox.Client) error {
+	var missing []error
+	for _, wall := range sandbox.Check(ctx, client) {
+		if wall.Required && !wall.InForce {
+			missing = append(missing, fmt.Errorf("the wall %q is missing: %s: %s", wall.Name, wall.Why, wall.Mend))
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("no bot runs on this machine:\n%w", errors.Join(missing...))
+	}
+	return nil
+}

@@ -1,0 +1,86 @@
+// Command mayfly hosts Delta Chat bots on a chatmail relay.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// Exit codes, as `mayfly help` documents them.
+const (
+	exitOK      = 0
+	exitFailure = 1
+	exitUsage   = 2
+)
+
+const usage = `Mayfly hosts Delta Chat bots on a chatmail relay: a mail wakes a bot, its reply is sent, the bot ends.
+
+Usage:
+  mayfly serve -config FILE     run the host until it is told to stop
+  mayfly demo [-keep]           an embedded relay, a bot, a user and one mail between them, on this machine
+  mayfly check [-config FILE]   what this machine has, what it lacks, and how to mend it
+  mayfly version                versions of mayfly and of the core that it was tested with
+  mayfly help                   this text
+
+Example:
+  mayfly check -config /etc/mayfly.toml && mayfly serve -config /etc/mayfly.toml
+
+Exit codes: 0 done; 1 it failed, stderr says why; 2 the command line or the configuration is wrong.
+`
+
+// stdio is what a verb talks to.
+type stdio struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+// errUsage is wrapped by errors about the command line or the configuration.
+var errUsage = errors.New("see mayfly help")
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], stdio{os.Stdin, os.Stdout, os.Stderr})
+	stop()
+	os.Exit(code)
+}
+
+// run carries out one command line and returns the exit code.
+func run(ctx context.Context, args []string, std stdio) int {
+	err := dispatchVerb(ctx, args, std)
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.Is(err, errUsage):
+		fmt.Fprintln(std.err, "mayfly:", err)
+		return exitUsage
+	}
+	fmt.Fprintln(std.err, "mayfly:", err)
+	return exitFailure
+}
+
+func dispatchVerb(ctx context.Context, args []string, std stdio) error {
+	if len(args) == 0 {
+		fmt.Fprint(std.err, usage)
+		return fmt.Errorf("no verb given: %w", errUsage)
+	}
+	switch verb, rest := args[0], args[1:]; verb {
+	case "serve":
+		return serve(ctx, rest, std)
+	case "demo":
+		return demo(ctx, rest, std)
+	case "check":
+		return check(ctx, rest, std)
+	case "version":
+		return version(rest, std)
+	case "help", "-h", "-help", "--help":
+		fmt.Fprint(std.out, usage)
+		return nil
+	default:
+		return fmt.Errorf("unknown verb %q: %w", verb, errUsage)
+	}
+}

@@ -1,0 +1,87 @@
+package session
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"archive/tar"
+
+	"mayfly/internal/bot"
+	"mayfly/internal/bundle"
+	"mayfly/internal/gateway"
+	"mayfly/internal/ledger"
+	"mayfly/internal/sandbox"
+)
+
+// Check loads the modules of a bundle in a sandbox, without running them. What the author must mend is returned as
+// bundle.Problems; any other error is the host's.
+func (r *Runner) Check(ctx context.Context, b *bundle.Bundle) error {
+	ctx, cancel := context.WithTimeout(ctx, b.Manifest.Limits.Wall)
+	defer cancel()
+	p := &program{r: r, bot: ledger.Bot{Manifest: b.Manifest}, opened: make(chan struct{}), log: newTail(r.Limits.Log), cancel: cancel}
+	close(p.opened)
+	defer p.close()
+	if err := p.open(ctx, func(box *sandbox.Sandbox) error { return box.Put(bundleDir, tarOf(b.Files)) }); err != nil {
+		return fmt.Errorf("the sandbox of the check: %w", err)
+	}
+	job, err := json.Marshal(map[string]any{"job": map[string]any{
+		"event": "check", "main": b.Manifest.Main, "deadline_ms": b.Manifest.Limits.Wall.Milliseconds(), "heap": heap(b.Manifest.Limits.Memory),
+	}})
+	if err != nil {
+		return err
+	}
+	stdin := p.box.Program("worker").Stdin
+	if _, err := stdin.Write(append(job, '\n')); err != nil {
+		return fmt.Errorf("the worker took no job: %w", err)
+	}
+	v := &verdict{timeline: NewTimeline(time.Now())}
+	served := gateway.New(gateway.Options{Limits: gateway.Limits{Line: 1 << 20, Depth: 16, InFlight: 1}, Notify: v.notify}).Serve(ctx, p.lines, stdin)
+	switch status, message := v.result(); {
+	case status == bot.RunOK:
+		return nil
+	case status != "":
+		return problems(message)
+	case served != nil:
+		return fmt.Errorf("check: %w", served)
+	default:
+		return fmt.Errorf("the worker ended without a result: %s", p.log)
+	}
+}
+
+// heap leaves room in the cgroup for the engine itself, so that a script sees "out of memory" with its line.
+func heap(memory int64) int64 { return memory * 3 / 4 }
+
+func tarOf(files []bundle.File) *bytes.Buffer {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, f := range files {
+		// Writes to a bytes.Buffer cannot fail, and the headers are made here.
+		_ = w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: f.Path, Size: int64(len(f.Data)), Mode: 0o400})
+		_, _ = w.Write(f.Data)
+	}
+	_ = w.Close()
+	return &b
+}
+
+// problems reads the worker's lines "main.js:3:9: SyntaxError: …".
+func problems(message string) bundle.Problems {
+	position := regexp.MustCompile(`^([^:\s]+):(\d+):(\d+): (.*)$`)
+	var list bundle.Problems
+	for line := range strings.Lines(message) {
+		line = strings.TrimSpace(line)
+		if m := position.FindStringSubmatch(line); m != nil {
+			row, _ := strconv.Atoi(m[2])
+			column, _ := strconv.Atoi(m[3])
+			list = append(list, bundle.Problem{File: m[1], Line: row, Column: column, Message: m[4]})
+		} else if line != "" {
+			list = append(list, bundle.Problem{Message: line})
+		}
+	}
+	return list
+}

@@ -1,0 +1,103 @@
+// Package imports holds the table of who may import whom. Data flows one way, mailbox → gate → ledger → dispatch → session →
+// ledger → outbox, and the rooms that foreign bytes enter stay apart from the rooms that hold secrets.
+package imports
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// allowed lists for each of our packages which others of ours it may import outside of tests. A package that is not here
+// fails the test: decide where it belongs, and say why.
+var allowed = map[string]struct {
+	imports string
+	why     string
+}{
+	"internal/bot":            {"", "the vocabulary: everybody imports it, so it imports nobody"},
+	"internal/gate":           {"bot", "pure: foreign bytes and keys in, a verdict out"},
+	"internal/bundle":         {"bot", "pure: foreign bytes in, a manifest out"},
+	"internal/keystore":       {"bot", "secret keys: nothing else in the room"},
+	"internal/mailbox":        {"bot", "a client of the relay, knows nothing of bots"},
+	"internal/storage":        {"bot", "bytes on disk"},
+	"internal/ledger":         {"bot", "rows on disk"},
+	"internal/core":           {"", "a client of deltachat-rpc-server"},
+	"internal/core/coretest":  {"core", "the real core and a loopback relay, for tests"},
+	"internal/accountreader":  {"bot", "runs inside core's sandbox; its client reads hostile answers"},
+	"internal/minirelay":      {"bot gate", "gate: the embedded relay's filter asks what is OpenPGP"},
+	"internal/gateway":        {"", "stands between two parties and trusts neither: it sees only its own interfaces"},
+	"internal/sandbox":        {"bot sandbox/wire sandbox/cgroup", "the daemon's side of the broker"},
+	"internal/sandbox/wire":   {"", "the protocol, shared by both sides"},
+	"internal/sandbox/cgroup": {"", "shared by the daemon, which makes the parent, and the broker"},
+	"internal/broker":         {"sandbox/wire sandbox/cgroup stage", "another process under another uid; it starts the stage"},
+	"internal/stage":          {"sandbox/wire", "another process in namespaces of its own"},
+	"internal/worker":         {"bot worker/engine", "runs the author's code: imports nothing of the daemon"},
+	"internal/worker/engine":  {"", "the binding of QuickJS"},
+	"internal/outbox":         {"bot ledger", "downstream of the ledger"},
+	"internal/session":        {"accountreader bot bundle core gateway keystore ledger minirelay sandbox storage", "joins the rooms for one wake; above it only dispatch and wiring"},
+	"internal/dispatch":       {"bot gate ledger mailbox session", "decides what happens when"},
+	"internal/install":        {"bot bundle ledger mailbox storage", "the author's door; core and sandboxes only by interface"},
+	"internal/user":           {"core", "a person's app, for the demo and tests: knows nothing of Mayfly"},
+	"examples":                {"", "files"},
+	"cmd/mayfly":              {"bot bundle core dispatch gate install keystore ledger mailbox minirelay outbox sandbox session storage user examples", "wiring"},
+	"cmd/mayfly-sandbox":      {"accountreader broker stage worker sandbox/wire sandbox/cgroup", "the other binary: nothing that holds storage, keys or the relay's password"},
+}
+
+// foreign lists modules that must not be in a binary, with the reason.
+var foreign = []struct{ binary, module, why string }{
+	{"cmd/mayfly", "modernc.org/libquickjs", "the daemon never runs or parses an author's code"},
+	{"cmd/mayfly-sandbox", "github.com/emersion", "the broker and what it starts speak no mail"},
+	{"cmd/mayfly-sandbox", "github.com/ProtonMail", "the broker and what it starts hold no keys"},
+	{"cmd/mayfly-sandbox", "net/http", "nothing in a sandbox speaks HTTP by itself"},
+}
+
+func TestOurImports(t *testing.T) {
+	for _, line := range goList(t, "-f", `{{.ImportPath}} {{join .Imports " "}}`, "./...") {
+		name, imports, _ := strings.Cut(line, " ")
+		name = strings.TrimPrefix(name, "mayfly/")
+		if strings.HasPrefix(name, "test/") {
+			continue
+		}
+		rule, ok := allowed[name]
+		if !ok {
+			t.Errorf("%s has no row in this table: decide what it may import, and why", name)
+			continue
+		}
+		for _, i := range strings.Fields(imports) {
+			ours, ok := strings.CutPrefix(i, "mayfly/")
+			if ok && !slices.Contains(strings.Fields(rule.imports), strings.TrimPrefix(ours, "internal/")) {
+				t.Errorf("%s imports %s, and may import only [%s]: %s", name, ours, rule.imports, rule.why)
+			}
+		}
+	}
+}
+
+func TestForeignModules(t *testing.T) {
+	for _, f := range foreign {
+		for _, dep := range goList(t, "-deps", "-f", "{{.ImportPath}}", "./"+f.binary) {
+			if dep == f.module || strings.HasPrefix(dep, f.module+"/") {
+				t.Errorf("%s holds %s: %s", f.binary, dep, f.why)
+			}
+		}
+	}
+}
+
+func TestNoCgo(t *testing.T) {
+	for _, line := range goList(t, "-deps", "-f", `{{if not .Standard}}{{.ImportPath}} {{len .CgoFiles}}{{end}}`, "./cmd/...") {
+		if line != "" && !strings.HasSuffix(line, " 0") {
+			t.Errorf("%s: has cgo files", line)
+		}
+	}
+}
+
+func goList(t *testing.T, args ...string) []string {
+	t.Helper()
+	cmd := exec.Command("go", append([]string{"list"}, args...)...)
+	cmd.Dir = "../.."
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, out)
+	}
+	return strings.Split(strings.TrimSpace(string(out)), "\n")
+}
