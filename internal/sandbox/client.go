@@ -37,6 +37,8 @@ type Sandbox struct {
 
 	turn    chan struct{}   // holds one token: whoever has it owns the request in flight
 	replies chan wire.Frame // A, D and E frames, for the owner of the turn
+	mu      sync.Mutex
+	asked   chan struct{} // under mu; nil, or not closed while a request is in flight
 	hello   chan error      // one value, when the stage is ready or has failed
 	dead    chan struct{}   // closed when result and err are set
 	result  wire.Result
@@ -58,9 +60,7 @@ func (c *Client) Open(ctx context.Context, spec Spec) (*Sandbox, error) {
 	if err := w.Check(); err != nil {
 		return nil, err
 	}
-	s := &Sandbox{spec: spec, stdio: make(map[string]Stdio), exits: make(map[string]*exit), listeners: make(map[uint16]net.Listener),
-		turn: make(chan struct{}, 1), replies: make(chan wire.Frame), hello: make(chan error, 1), dead: make(chan struct{})}
-	s.turn <- struct{}{}
+	s := newSandbox(spec)
 	if err := s.send(ctx, c.addr, w); err != nil {
 		s.closeFiles()
 		return nil, err
@@ -71,6 +71,13 @@ func (c *Client) Open(ctx context.Context, spec Spec) (*Sandbox, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+func newSandbox(spec Spec) *Sandbox {
+	s := &Sandbox{spec: spec, stdio: make(map[string]Stdio), exits: make(map[string]*exit), listeners: make(map[uint16]net.Listener),
+		turn: make(chan struct{}, 1), replies: make(chan wire.Frame), hello: make(chan error, 1), dead: make(chan struct{})}
+	s.turn <- struct{}{}
+	return s
 }
 
 // send dials the broker and hands over the Spec with our peer's ends of everything.
@@ -104,7 +111,10 @@ func (s *Sandbox) send(ctx context.Context, addr string, w wire.Spec) error {
 	if s.broker, err = dial(ctx, addr); err != nil {
 		return err
 	}
-	return s.broker.SendJSON(wire.KindSpec, w, files...)
+	if err := s.broker.SendJSON(wire.KindSpec, w, files...); err != nil {
+		return fmt.Errorf("the broker hung up (does its -allow-uid name uid %d?): %w", os.Geteuid(), err)
+	}
+	return nil
 }
 
 func dial(ctx context.Context, addr string) (*wire.Conn, error) {
@@ -184,7 +194,7 @@ func (s *Sandbox) readBroker() {
 	f.CloseFiles()
 	s.err = deadError(s.result)
 	if err != nil {
-		s.err = fmt.Errorf("%w: the broker is gone: %w", ErrDead, err)
+		s.err = fmt.Errorf("%w: the broker hung up (does its -allow-uid name uid %d?): %w", ErrDead, os.Geteuid(), err)
 	}
 	close(s.dead)
 	s.control.Close()
@@ -252,15 +262,27 @@ func (s *Sandbox) take(f wire.Frame) error {
 	case wire.KindExited:
 		return s.takeExit(f)
 	case wire.KindAnswer, wire.KindData, wire.KindEnd:
-		f.Payload = append([]byte(nil), f.Payload...)
+		return s.takeReply(f)
+	}
+	return fmt.Errorf("%w: frame %q from the stage", ErrProtocol, f.Kind)
+}
+
+// takeReply hands a frame to the request in flight. Without one, the stage says what nobody asked.
+func (s *Sandbox) takeReply(f wire.Frame) error {
+	f.Payload = append([]byte(nil), f.Payload...)
+	s.mu.Lock()
+	asked := s.asked
+	s.mu.Unlock()
+	if asked != nil {
 		select {
 		case s.replies <- f:
 			return nil
 		case <-s.dead:
 			return s.err
+		case <-asked:
 		}
 	}
-	return fmt.Errorf("%w: frame %q from the stage", ErrProtocol, f.Kind)
+	return fmt.Errorf("%w: frame %q that nobody asked for", ErrProtocol, f.Kind)
 }
 
 func (s *Sandbox) takeExit(f wire.Frame) error {
@@ -453,7 +475,15 @@ func (s *Sandbox) takeTurn() error {
 	}
 }
 
-func (s *Sandbox) giveTurn() { s.turn <- struct{}{} }
+func (s *Sandbox) giveTurn() {
+	s.mu.Lock()
+	if s.asked != nil {
+		close(s.asked)
+		s.asked = nil
+	}
+	s.mu.Unlock()
+	s.turn <- struct{}{}
+}
 
 // ask sends a request that has no stream and waits for its answer.
 func (s *Sandbox) ask(q wire.Request) error {
@@ -464,6 +494,9 @@ func (s *Sandbox) ask(q wire.Request) error {
 }
 
 func (s *Sandbox) request(q wire.Request) error {
+	s.mu.Lock()
+	s.asked = make(chan struct{})
+	s.mu.Unlock()
 	if err := s.control.SendJSON(wire.KindRequest, q); err != nil {
 		return s.fault(err)
 	}

@@ -31,6 +31,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv("MAYFLY_TEST_DAEMON") != "" {
 		os.Exit(daemonMain())
 	}
+	if addr := os.Getenv("MAYFLY_TEST_STRANGER"); addr != "" {
+		os.Exit(strangerMain(addr))
+	}
 	os.Exit(testMain(m))
 }
 
