@@ -39,8 +39,8 @@ type Sandbox struct {
 	replies chan wire.Frame // A, D and E frames, for the owner of the turn
 	mu      sync.Mutex
 	asked   chan struct{} // under mu; nil, or not closed while a request is in flight
-	hello   chan error      // one value, when the stage is ready or has failed
-	dead    chan struct{}   // closed when result and err are set
+	hello   chan error    // one value, when the stage is ready or has failed
+	dead    chan struct{} // closed when result and err are set
 	result  wire.Result
 	err     error
 	closing sync.Once
