@@ -127,6 +127,27 @@ func (l *Ledger) Jobs(ctx context.Context, addr bot.Address, state JobState) ([]
 	return jobs, l.explain("jobs", err)
 }
 
+// JobAt returns the job of the mail at a cursor. The error wraps ErrNotFound where that mail was not accepted.
+func (l *Ledger) JobAt(ctx context.Context, addr bot.Address, c Cursor) (Job, error) {
+	rows, err := l.db.QueryContext(ctx, selectJobs+`WHERE bot = ? AND uid_validity = ? AND uid = ?`, addr, c.UIDValidity, c.UID)
+	jobs, err := collect(rows, err, scanJob)
+	if err == nil && len(jobs) == 0 {
+		err = fmt.Errorf("%w: no job for the mail %d", ErrNotFound, c.UID)
+	}
+	if err != nil {
+		return Job{}, l.explain("job", err)
+	}
+	return jobs[0], nil
+}
+
+// Forgive takes back what Attempt has counted: the session ended early, and not for the mail's sake.
+func (l *Ledger) Forgive(ctx context.Context, jobID int64) error {
+	return l.write(ctx, "forgive", func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `UPDATE jobs SET attempts = attempts - 1 WHERE id = ? AND attempts > 0`, jobID)
+		return err
+	})
+}
+
 // Cleared records that the mail of a committed job is deleted from the relay. For a job that was set aside it does nothing:
 // that stays failed.
 func (l *Ledger) Cleared(ctx context.Context, jobID int64) error {
