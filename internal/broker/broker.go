@@ -215,10 +215,13 @@ func (s *server) handle(ctx context.Context, sock *net.UnixConn) {
 	defer s.active.Add(-1)
 	spec, files, err := receive(conn)
 	defer wire.Frame{Files: files}.CloseFiles()
-	result := wire.Result{Wall: 1}
-	if err == nil {
-		result, err = s.run(ctx, conn, spec, files)
+	if err != nil {
+		result := wire.Result{Wall: 1}
+		explain(&result, err)
+		_ = conn.SendJSON(wire.KindResult, result)
+		return
 	}
+	result, err := s.run(ctx, conn, spec, files)
 	explain(&result, err)
 	s.log.Info("broker: run ended", "name", spec.Name, "wall", result.Wall, "cpu", result.CPU, "memory", result.Memory,
 		"killed", result.Killed, "message", result.Message)

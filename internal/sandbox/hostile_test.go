@@ -88,6 +88,24 @@ func strangerMain(addr string) int {
 	return 0
 }
 
+// TestWithoutLimitsNothingStarts starts a broker as an ordinary user who has been given no cgroup.
+func TestWithoutLimitsNothingStarts(t *testing.T) {
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = []string{"MAYFLY_TEST_UNDELEGATED=1"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65533, Gid: 65533}}
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "no memory and pids limits") || !strings.Contains(string(out), "Delegate=yes") {
+		t.Errorf("got %q, %v; want the wall that is missing, and its mend", out, err)
+	}
+}
+
+// undelegatedMain is TestWithoutLimitsNothingStarts' other half.
+func undelegatedMain() int {
+	_, err := StartBroker(context.Background(), StartOptions{Binary: "/proc/self/exe"})
+	os.Stdout.WriteString(err.Error())
+	return 0
+}
+
 // TestBrokerBoundsADaemon sends what Open never would: the broker trusts no daemon.
 func TestBrokerBoundsADaemon(t *testing.T) {
 	good := testSpec()
