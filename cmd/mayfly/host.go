@@ -86,7 +86,8 @@ func (h *host) open(ctx context.Context, done func(session.Outcome)) error {
 	})
 	h.dispatcher = dispatch.New(dispatch.Options{
 		Dial: h.dial, Folder: folder{h}, Ledger: h.ledger, Sessions: runner, Outbox: h.outbox, Keys: h.keys,
-		Bounds: gate.DefaultBounds(), Slots: h.cfg.Sessions, MaxAttempts: 5, IdleClose: time.Minute, Done: done, Log: h.log,
+		Bounds: gate.DefaultBounds(), Slots: h.cfg.Sessions, MaxAttempts: 5, Backoff: time.Second, IdleClose: time.Minute, Done: done,
+		Log: h.log,
 	})
 	return nil
 }

@@ -5,8 +5,9 @@
 //   - A wake never blocks and never gets lost: it is remembered until the bot's goroutine has looked.
 //   - Mail of one bot is worked off in the order of its UIDs. A mail leaves the relay's INBOX only when the ledger says that it
 //     is over: refused and counted, or committed.
-//   - A failure of the host's (relay away, sandbox broken) keeps the mail where it is and is tried again with backoff. A mail
-//     that failed MaxAttempts times, the daemon's death counted, is set aside: it stays in the INBOX, no session touches it.
+//   - A failure of the host's (relay away, sandbox broken, disk full) keeps the mail where it is and is tried again with backoff,
+//     without end. A mail on which core failed, or the daemon died, MaxAttempts times is set aside: it stays in the INBOX, no
+//     session touches it, and those behind it have their turn.
 //   - Sessions wait for one of Slots in the order in which they asked, so a bot with a thousand mails is behind a bot with one
 //     by one session at most.
 package dispatch
@@ -44,8 +45,10 @@ type Folder interface {
 // Ledger is what dispatch needs of the ledger.
 type Ledger interface {
 	Bot(ctx context.Context, account bot.Address) (ledger.Bot, error)
+	JobAt(ctx context.Context, account bot.Address, cursor ledger.Cursor) (ledger.Job, error)
 	Accept(ctx context.Context, job ledger.Job) (ledger.Job, error)
 	Attempt(ctx context.Context, job int64) (int, error)
+	Forgive(ctx context.Context, job int64) error
 	Refused(ctx context.Context, account bot.Address, reason string, cursor ledger.Cursor) error
 	Finished(ctx context.Context, account bot.Address, sender bot.Fingerprint, messageID string) (bool, error)
 	Fail(ctx context.Context, jobs []int64, run bot.RunRecord, setAside bool) error
@@ -78,7 +81,8 @@ type Options struct {
 	Keys        Keys
 	Bounds      gate.Bounds
 	Slots       int           // sessions on the host at a time
-	MaxAttempts int           // of one mail
+	MaxAttempts int           // of one mail on which core fails or the daemon dies
+	Backoff     time.Duration // the pause after a first failure; it doubles up to 5 min
 	IdleClose   time.Duration // after this long without work the connection to the relay is closed
 	Done        func(session.Outcome)
 	Log         *slog.Logger
@@ -223,10 +227,9 @@ func (a *actor) rest(ctx context.Context) {
 	}
 }
 
-// backoff is 0.5 s doubling to 5 min, with a jitter of half of it.
+// backoff doubles with every failure, with a jitter of half of it.
 func (a *actor) backoff() time.Duration {
-	d := 500 * time.Millisecond << min(a.failures, 10)
-	d = min(d, 5*time.Minute)
+	d := min(a.d.opts.Backoff<<min(a.failures-1, 20), 5*time.Minute)
 	return d/2 + rand.N(d/2+1)
 }
 

@@ -15,6 +15,15 @@ import (
 
 // mail takes one mail from the relay to its end: refused, set aside, or committed and deleted.
 func (a *actor) mail(ctx context.Context, cursor ledger.Cursor, wokenAt time.Time) error {
+	job, err := a.d.opts.Ledger.JobAt(ctx, a.account, cursor)
+	switch {
+	case err == nil && job.State == ledger.JobFailed:
+		return nil
+	case err == nil && job.State != ledger.JobAccepted: // the daemon ended between the commit and the deletion
+		return a.clear(ctx, job)
+	case err != nil && !errors.Is(err, ledger.ErrNotFound):
+		return err
+	}
 	b, err := a.d.opts.Ledger.Bot(ctx, a.account)
 	if err != nil {
 		return err
@@ -40,7 +49,7 @@ func (a *actor) mail(ctx context.Context, cursor ledger.Cursor, wokenAt time.Tim
 	case gate.Bounce, gate.Replay:
 		return a.refuse(ctx, cursor, string(verdict.Kind), verdict.Detail)
 	}
-	job, err := a.d.opts.Ledger.Accept(ctx, ledger.Job{
+	job, err = a.d.opts.Ledger.Accept(ctx, ledger.Job{
 		Bot: a.account, Cursor: cursor, Kind: string(verdict.Kind), Sender: verdict.Sender,
 		From: verdict.From, MessageID: verdict.MessageID, Size: int64(len(raw)),
 	})
@@ -92,28 +101,34 @@ func (a *actor) refuse(ctx context.Context, cursor ledger.Cursor, reason, detail
 	return a.inbox.Delete(ctx, cursor.UID)
 }
 
-// work runs the session of an accepted job, unless that has happened already, and clears the mail away.
+// work runs the session of an accepted job, submits what it left in the outbox and clears the mail away.
 func (a *actor) work(ctx context.Context, w session.Work) error {
-	switch w.Job.State {
-	case ledger.JobFailed:
-		return nil
-	case ledger.JobAccepted:
-		committed, err := a.session(ctx, w)
-		if err != nil || !committed {
-			return err
-		}
-		if err := a.flush(ctx); err != nil {
-			a.log.Warn("the reply waits in the outbox", "err", err)
-		}
-	}
-	if err := a.inbox.Delete(ctx, w.Job.Cursor.UID); err != nil {
+	committed, err := a.session(ctx, w)
+	if err != nil || !committed {
 		return err
 	}
-	return a.d.opts.Ledger.Cleared(ctx, w.Job.ID)
+	if err := a.flush(ctx); err != nil {
+		a.log.Warn("the reply waits in the outbox", "err", err)
+	}
+	return a.clear(ctx, w.Job)
 }
 
-// session runs the session of a job and reports whether it was committed. A mail that was set aside is not.
+// clear deletes the mail of a committed job from the relay.
+func (a *actor) clear(ctx context.Context, job ledger.Job) error {
+	if err := a.inbox.Delete(ctx, job.Cursor.UID); err != nil {
+		return err
+	}
+	return a.d.opts.Ledger.Cleared(ctx, job.ID)
+}
+
+// session waits for a slot, runs the session of a job and reports whether it was committed. A mail that was set aside is not.
 func (a *actor) session(ctx context.Context, w session.Work) (committed bool, err error) {
+	select {
+	case a.d.slots <- struct{}{}:
+		defer func() { <-a.d.slots }()
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
 	attempts, err := a.d.opts.Ledger.Attempt(ctx, w.Job.ID)
 	if err != nil {
 		return false, err
@@ -123,12 +138,6 @@ func (a *actor) session(ctx context.Context, w session.Work) (committed bool, er
 		record := bot.RunRecord{Status: bot.RunInternal, Message: fmt.Sprintf("set aside after %d attempts", attempts-1)}
 		return false, a.d.opts.Ledger.Fail(ctx, []int64{w.Job.ID}, record, true)
 	}
-	select {
-	case a.d.slots <- struct{}{}:
-		defer func() { <-a.d.slots }()
-	case <-ctx.Done():
-		return false, ctx.Err()
-	}
 	outcome, err := a.d.opts.Sessions.Run(ctx, w)
 	if err != nil {
 		return false, a.failed(ctx, w, err)
@@ -137,14 +146,17 @@ func (a *actor) session(ctx context.Context, w session.Work) (committed bool, er
 	return true, nil
 }
 
-// failed records a session that the host could not finish. The mail waits for the next turn.
+// failed records a session that was not finished. The mail waits for the next turn. Only what the mail may have caused counts
+// against it.
 func (a *actor) failed(ctx context.Context, w session.Work, cause error) error {
-	if ctx.Err() != nil {
-		return ctx.Err()
+	stopped := ctx.Err() != nil
+	ctx = context.WithoutCancel(ctx)
+	if stopped || !errors.Is(cause, session.ErrMail) {
+		cause = errors.Join(cause, a.d.opts.Ledger.Forgive(ctx, w.Job.ID))
+	}
+	if stopped {
+		return cause
 	}
 	record := bot.RunRecord{Status: bot.RunInternal, Message: cause.Error()}
-	if err := a.d.opts.Ledger.Fail(ctx, []int64{w.Job.ID}, record, false); err != nil {
-		return errors.Join(cause, err)
-	}
-	return cause
+	return errors.Join(cause, a.d.opts.Ledger.Fail(ctx, []int64{w.Job.ID}, record, false))
 }

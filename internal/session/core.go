@@ -200,23 +200,11 @@ type ending struct {
 	core            sandbox.Result
 }
 
-// end drains core, reads what the gate must know, ends core and streams its account and the bot's folder out.
-func (r *Runner) end(ctx context.Context, c *coreSide, p *program, w Work) (ending, error) {
-	end, err := r.endCore(ctx, c, w.Bot)
-	if err != nil {
-		return end, err
-	}
-	end.folder = w.Bot.Storage
-	if p.folder != 0 {
-		end.folder = p.folder
-	}
-	return end, nil
-}
-
+// endCore drains core, reads what the gate must know, ends core and streams its account out.
 func (r *Runner) endCore(ctx context.Context, c *coreSide, b ledger.Bot) (ending, error) {
 	var end ending
 	if err := c.drain(ctx, r.Limits.Drain); err != nil {
-		return end, err
+		return end, fmt.Errorf("%w: %w", ErrMail, err)
 	}
 	end.uidNext, end.outgoing = c.relay.UIDNext(), c.relay.Outgoing()
 	if err := c.client.Close(); err != nil {

@@ -123,6 +123,14 @@ func (p *program) expectReady() error {
 	return nil
 }
 
+// kept is the generation of the bot's folder that the session ends with.
+func (p *program) kept() bot.Generation {
+	if p.folder != 0 {
+		return p.folder
+	}
+	return p.bot.Storage
+}
+
 // close ends the sandbox if it is still there.
 func (p *program) close() {
 	p.cancel()
@@ -135,10 +143,16 @@ func (p *program) close() {
 // messages runs the bot for the message that the mail turned out to be, if core says that it was one. Receipts, reactions,
 // edits and the first half of a large message are none, and the record is nil.
 func (r *Runner) messages(ctx context.Context, c *coreSide, p *program, w Work) (*bot.RunRecord, error) {
+	if err := c.client.StartIO(ctx, c.account); err != nil {
+		return nil, err
+	}
 	for {
 		id, ok, err := c.incoming(ctx)
-		if err != nil || !ok {
-			return nil, err
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrMail, err)
+		}
+		if !ok {
+			return nil, nil
 		}
 		w.Timeline.Mark("IncomingMsg")
 		msg, err := c.client.GetMessage(ctx, c.account, id)

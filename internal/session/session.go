@@ -117,6 +117,10 @@ func (r *Runner) Run(ctx context.Context, w Work) (Outcome, error) {
 	return r.attempt(ctx, w, &failed.record)
 }
 
+// ErrMail is wrapped by errors that the mail itself may have caused: core died of it, or did not come to an end. A mail that
+// causes them again and again is to be set aside. Other errors of Run are the host's.
+var ErrMail = errors.New("core failed on this mail")
+
 // runFailed ends an attempt whose bot failed, before anything is committed.
 type runFailed struct{ record bot.RunRecord }
 
@@ -143,9 +147,6 @@ func (r *Runner) attempt(ctx context.Context, w Work, failed *bot.RunRecord) (Ou
 		r.Log.Debug("minirelay", "bot", w.Bot.Address, "uid", w.Job.Cursor.UID, "stage", stage)
 	})
 	c.relay.Present(w.Mail)
-	if err := c.client.StartIO(ctx, c.account); err != nil {
-		return Outcome{}, c.why(err)
-	}
 	run, err := r.messages(ctx, c, program, w)
 	if err != nil {
 		return Outcome{}, c.why(err)
@@ -153,10 +154,11 @@ func (r *Runner) attempt(ctx context.Context, w Work, failed *bot.RunRecord) (Ou
 	if run == nil {
 		run = failed
 	}
-	end, err := r.end(ctx, c, program, w)
+	end, err := r.endCore(ctx, c, w.Bot)
 	if err != nil {
 		return Outcome{}, c.why(err)
 	}
+	end.folder = program.kept()
 	return r.commit(ctx, w, run, end, started)
 }
 

@@ -1,0 +1,382 @@
+package dispatch
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ProtonMail/go-crypto/openpgp/armor"
+	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
+
+	"mayfly/internal/bot"
+	"mayfly/internal/gate"
+	"mayfly/internal/ledger"
+	"mayfly/internal/mailbox"
+	"mayfly/internal/session"
+)
+
+const samples = "../gate/testdata/"
+
+// inbox is the relay's INBOX of one account, in memory.
+type inbox struct {
+	mu    sync.Mutex
+	mails map[uint32][]byte
+	fail  error // of every Select
+	dials int
+}
+
+func (i *inbox) Select(context.Context, string) (mailbox.Status, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return mailbox.Status{UIDValidity: 1}, i.fail
+}
+
+func (i *inbox) List(_ context.Context, after uint32, limit int) ([]mailbox.Message, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	var list []mailbox.Message
+	for uid := range i.mails {
+		if uid > after {
+			list = append(list, mailbox.Message{UID: uid})
+		}
+	}
+	slices.SortFunc(list, func(a, b mailbox.Message) int { return int(a.UID) - int(b.UID) })
+	return list[:min(len(list), limit)], nil
+}
+
+func (i *inbox) Fetch(_ context.Context, uid uint32, max int64) ([]byte, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	mail, ok := i.mails[uid]
+	if !ok {
+		return nil, mailbox.ErrVanished
+	}
+	if int64(len(mail)) > max {
+		return nil, mailbox.ErrTooLarge
+	}
+	return mail, nil
+}
+
+func (i *inbox) Delete(_ context.Context, uids ...uint32) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for _, uid := range uids {
+		delete(i.mails, uid)
+	}
+	return nil
+}
+
+func (i *inbox) Close() error { return nil }
+
+func (i *inbox) uids() []uint32 {
+	list, _ := i.List(context.Background(), 0, 1000)
+	var uids []uint32
+	for _, m := range list {
+		uids = append(uids, m.UID)
+	}
+	return uids
+}
+
+// sessions commits at once, or does what run says.
+type sessions struct {
+	ledger *ledger.Ledger
+	run    func(w session.Work) error
+	mu     sync.Mutex
+	order  []uint32
+}
+
+func (s *sessions) Run(ctx context.Context, w session.Work) (session.Outcome, error) {
+	s.mu.Lock()
+	s.order = append(s.order, w.Job.Cursor.UID)
+	s.mu.Unlock()
+	if s.run != nil {
+		if err := s.run(w); err != nil {
+			return session.Outcome{}, err
+		}
+	}
+	err := s.ledger.Commit(ctx, ledger.Commit{
+		Bot: w.Bot.Address, Jobs: []int64{w.Job.ID}, Account: w.Bot.Account + 1, UIDNext: w.Bot.UIDNext + 1, State: w.Bot.State,
+		Run: &bot.RunRecord{Status: bot.RunOK}, Started: time.Now(), Ended: time.Now(),
+	})
+	return session.Outcome{Bot: w.Bot.Address, Job: w.Job.ID}, err
+}
+
+func (s *sessions) uids() []uint32 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.order)
+}
+
+type noFolder struct{}
+
+func (noFolder) Process(context.Context, bot.Address, Inbox) error { return nil }
+
+type noOutbox struct{}
+
+func (noOutbox) Flush(context.Context, bot.Address) error    { return nil }
+func (noOutbox) Next(bot.Address) (at time.Time, later bool) { return }
+
+type keys struct{ secret []byte }
+
+func (k keys) Keys(bot.Address) ([][]byte, error) { return [][]byte{k.secret}, nil }
+
+// bench is a dispatcher with a real ledger, a real gate and one installed bot for each account.
+type bench struct {
+	*Dispatcher
+	t        *testing.T
+	ctx      context.Context
+	stop     context.CancelFunc
+	ledger   *ledger.Ledger
+	sessions *sessions
+	inboxes  map[bot.Address]*inbox
+}
+
+func newBench(t *testing.T, accounts ...bot.Address) *bench {
+	t.Helper()
+	l, err := ledger.Open(t.Context(), filepath.Join(t.TempDir(), "ledger.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{t: t, ledger: l, sessions: &sessions{ledger: l}, inboxes: map[bot.Address]*inbox{}}
+	state := bot.AccountState{Readable: true, PublicKeys: [][]byte{public(t, "user2-secret.asc")}}
+	for _, a := range accounts {
+		if err := l.Install(t.Context(), ledger.Bot{Address: a, Account: 1, State: state}); err != nil {
+			t.Fatal(err)
+		}
+		b.inboxes[a] = &inbox{mails: map[uint32][]byte{}}
+	}
+	b.Dispatcher = New(Options{
+		Dial: func(_ context.Context, a bot.Address) (Inbox, error) {
+			b.inboxes[a].mu.Lock()
+			defer b.inboxes[a].mu.Unlock()
+			b.inboxes[a].dials++
+			return b.inboxes[a], nil
+		},
+		Folder: noFolder{}, Ledger: l, Sessions: b.sessions, Outbox: noOutbox{}, Keys: keys{dearmored(t, "bot2-secret.asc")},
+		Bounds: gate.DefaultBounds(), Slots: 2, MaxAttempts: 2, Backoff: 10 * time.Millisecond, IdleClose: time.Minute, Done: func(session.Outcome) {},
+		Log: slog.New(slog.DiscardHandler),
+	})
+	b.ctx, b.stop = context.WithCancel(t.Context())
+	t.Cleanup(func() {
+		b.stop()
+		b.Wait()
+		l.Close()
+	})
+	return b
+}
+
+func dearmored(t *testing.T, name string) []byte {
+	t.Helper()
+	block, err := armor.Decode(bytes.NewReader(sample(t, name)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if _, err := b.ReadFrom(block.Body); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func public(t *testing.T, name string) []byte {
+	t.Helper()
+	ring, err := openpgp.ReadKeyRing(bytes.NewReader(dearmored(t, name)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if err := ring[0].Serialize(&b); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func sample(t *testing.T, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(samples + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func (b *bench) put(a bot.Address, uid uint32, name string) {
+	b.t.Helper()
+	b.inboxes[a].mu.Lock()
+	defer b.inboxes[a].mu.Unlock()
+	b.inboxes[a].mails[uid] = sample(b.t, name)
+}
+
+func (b *bench) await(what string, holds func() bool) {
+	b.t.Helper()
+	for start := time.Now(); !holds(); time.Sleep(5 * time.Millisecond) {
+		if time.Since(start) > 15*time.Second {
+			b.t.Fatalf("waited in vain for: %s", what)
+		}
+	}
+}
+
+const one bot.Address = "bot000002@chat.test"
+
+// valid are samples that make a message each.
+var valid = []string{"eml/5-text.user.eml", "abuse/abuse-07.eml", "abuse/abuse-08.eml", "abuse/abuse-09.eml", "abuse/abuse-11.eml"}
+
+func TestMailIsWorkedOffInOrder(t *testing.T) {
+	b := newBench(t, one)
+	for i, name := range valid {
+		b.put(one, uint32(10-i), name)
+	}
+	b.put(one, 3, "abuse/abuse-01.eml")
+	b.put(one, 20, "eml/5-text.user.eml") // again, under a new UID
+	b.Wake(b.ctx, one, WakeInbox)
+	b.await("an empty INBOX", func() bool { return len(b.inboxes[one].uids()) == 0 })
+	if got, want := b.sessions.uids(), []uint32{6, 7, 8, 9, 10}; !slices.Equal(got, want) {
+		t.Errorf("sessions for the UIDs %v, want %v", got, want)
+	}
+	refusals, err := b.ledger.Refusals(t.Context(), one)
+	if err != nil || refusals["cleartext"] != 1 || refusals["replay"] != 1 {
+		t.Errorf("refusals %v, %v; want one of cleartext and one replay", refusals, err)
+	}
+}
+
+func TestMailWithoutABotStays(t *testing.T) {
+	b := newBench(t, one)
+	const other bot.Address = "nobody001@chat.test"
+	b.inboxes[other] = &inbox{mails: map[uint32][]byte{}}
+	b.put(other, 1, valid[0])
+	b.Wake(b.ctx, other, WakeInbox)
+	time.Sleep(100 * time.Millisecond)
+	if len(b.inboxes[other].uids()) != 1 || len(b.sessions.uids()) != 0 {
+		t.Error("a mail to an account without a bot was touched")
+	}
+}
+
+func TestHostFailureKeepsTheMailForEver(t *testing.T) {
+	b := newBench(t, one)
+	b.put(one, 1, valid[0])
+	var failures atomic.Int32
+	b.sessions.run = func(session.Work) error {
+		if failures.Add(1) <= 4 { // more than MaxAttempts
+			return errors.New("disk full")
+		}
+		return nil
+	}
+	b.Wake(b.ctx, one, WakeInbox)
+	b.await("an empty INBOX", func() bool { return len(b.inboxes[one].uids()) == 0 })
+	runs, err := b.ledger.Runs(t.Context(), one, 10)
+	if err != nil || len(runs) != 5 || runs[0].Record.Status != bot.RunOK || runs[4].Record.Message != "disk full" {
+		t.Errorf("runs %+v, %v; want four failures and then OK", runs, err)
+	}
+}
+
+func TestPoisonedMailIsSetAside(t *testing.T) {
+	b := newBench(t, one)
+	b.put(one, 1, valid[0])
+	b.put(one, 2, valid[1])
+	b.sessions.run = func(w session.Work) error {
+		if w.Job.Cursor.UID == 1 {
+			return fmt.Errorf("%w: it died", session.ErrMail)
+		}
+		return nil
+	}
+	b.Wake(b.ctx, one, WakeInbox)
+	b.await("the second mail's end", func() bool { return !slices.Contains(b.inboxes[one].uids(), 2) })
+	if got := b.inboxes[one].uids(); !slices.Equal(got, []uint32{1}) {
+		t.Errorf("in the INBOX are %v, want the poisoned mail", got)
+	}
+	failed, err := b.ledger.Jobs(t.Context(), one, ledger.JobFailed)
+	if err != nil || len(failed) != 1 || failed[0].Cursor.UID != 1 {
+		t.Errorf("set aside are %v, %v", failed, err)
+	}
+	tried := len(b.sessions.uids())
+	b.Wake(b.ctx, one, WakeInbox)
+	time.Sleep(100 * time.Millisecond)
+	if len(b.sessions.uids()) != tried {
+		t.Error("a mail that was set aside got another session")
+	}
+}
+
+func TestStoppingTheHostCountsAgainstNoMail(t *testing.T) {
+	b := newBench(t, one)
+	b.put(one, 1, valid[0])
+	started := make(chan bool)
+	b.sessions.run = func(session.Work) error {
+		started <- true
+		<-b.ctx.Done()
+		return fmt.Errorf("%w: %w", session.ErrMail, b.ctx.Err())
+	}
+	b.Wake(b.ctx, one, WakeInbox)
+	<-started
+	b.stop()
+	b.Wait()
+	jobs, err := b.ledger.Jobs(t.Context(), one, ledger.JobAccepted)
+	if err != nil || len(jobs) != 1 || jobs[0].Attempts != 0 {
+		t.Errorf("jobs %+v, %v; want one, without an attempt", jobs, err)
+	}
+}
+
+// TestCommittedMailIsOnlyDeleted is the next start after a death between the commit and the deletion.
+func TestCommittedMailIsOnlyDeleted(t *testing.T) {
+	b := newBench(t, one)
+	b.put(one, 1, valid[0])
+	job, err := b.ledger.Accept(t.Context(), ledger.Job{Bot: one, Cursor: ledger.Cursor{UIDValidity: 1, UID: 1}, Kind: "message"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.ledger.Commit(t.Context(), ledger.Commit{Bot: one, Jobs: []int64{job.ID}, Account: 1, UIDNext: 2}); err != nil {
+		t.Fatal(err)
+	}
+	b.Wake(b.ctx, one, WakeInbox)
+	b.await("an empty INBOX", func() bool { return len(b.inboxes[one].uids()) == 0 })
+	b.await("a cleared job", func() bool {
+		job, err := b.ledger.JobAt(t.Context(), one, job.Cursor)
+		return err == nil && job.State == ledger.JobCleared
+	})
+	if len(b.sessions.uids()) != 0 {
+		t.Error("a committed mail got another session")
+	}
+}
+
+func TestSlotsBoundTheHost(t *testing.T) {
+	accounts := []bot.Address{"bot000001@chat.test", one, "bot000003@chat.test", "bot000004@chat.test", "bot000005@chat.test"}
+	b := newBench(t, accounts...)
+	var now, most atomic.Int32
+	b.sessions.run = func(session.Work) error {
+		most.Store(max(most.Load(), now.Add(1)))
+		time.Sleep(30 * time.Millisecond)
+		now.Add(-1)
+		return nil
+	}
+	for _, a := range accounts {
+		b.put(a, 1, valid[0])
+		b.Wake(b.ctx, a, WakeInbox)
+	}
+	for _, a := range accounts {
+		b.await("an empty INBOX", func() bool { return len(b.inboxes[a].uids()) == 0 })
+	}
+	if most.Load() != 2 {
+		t.Errorf("%d sessions at a time, want Slots, which is 2", most.Load())
+	}
+}
+
+func TestRelayFailureIsTriedAgainOnANewConnection(t *testing.T) {
+	b := newBench(t, one)
+	b.put(one, 1, valid[0])
+	box := b.inboxes[one]
+	box.fail = errors.New("connection reset")
+	b.Wake(b.ctx, one, WakeInbox)
+	b.await("a second connection", func() bool { box.mu.Lock(); defer box.mu.Unlock(); return box.dials >= 2 })
+	box.mu.Lock()
+	box.fail = nil
+	box.mu.Unlock()
+	b.await("an empty INBOX", func() bool { return len(box.uids()) == 0 })
+}
