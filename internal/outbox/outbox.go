@@ -52,7 +52,8 @@ const (
 	firstWait   = 30 * time.Second
 	longestWait = time.Hour
 	maxAttempts = 127
-	batch       = 50 // mails read from the ledger at a time
+	graceTime   = 5 * time.Second // that a mail on its way gets when the daemon is told to end
+	batch       = 50              // mails read from the ledger at a time
 )
 
 // Outbox sends what the ledger says is unsent. Its methods may be called concurrently.
@@ -62,6 +63,7 @@ type Outbox struct {
 	submitter Submitter
 	log       *slog.Logger
 	now       func() time.Time
+	grace     time.Duration
 
 	mu    sync.Mutex
 	next  map[bot.Address]time.Time
@@ -79,7 +81,7 @@ func New(dir string, l Ledger, s Submitter, log *slog.Logger) (*Outbox, error) {
 		return nil, fmt.Errorf("outbox: %w", err)
 	}
 	return &Outbox{
-		root: root, ledger: l, submitter: s, log: log, now: time.Now,
+		root: root, ledger: l, submitter: s, log: log, now: time.Now, grace: graceTime,
 		next: map[bot.Address]time.Time{}, turns: map[bot.Address]chan struct{}{}, taken: map[int64]bool{},
 	}, nil
 }
@@ -162,7 +164,7 @@ func (o *Outbox) Next(addr bot.Address) (time.Time, bool) {
 
 // Flush sends what is due of one bot, in order, up to the first temporary failure; then Next says when to call again. A
 // failure to deliver is no error: it is logged, and the ledger has it. An error means that the ledger, the disk or ctx ended
-// the work. A second Flush of the same bot waits for the first.
+// the work; a mail that is on its way when ctx ends gets 5 seconds more. A second Flush of the same bot waits for the first.
 func (o *Outbox) Flush(ctx context.Context, addr bot.Address) error {
 	turn := o.turn(addr)
 	select {
@@ -206,6 +208,9 @@ func (o *Outbox) flush(ctx context.Context, addr bot.Address) (next time.Time, e
 			return o.after(err), err
 		}
 		for _, m := range mails {
+			if err := ctx.Err(); err != nil {
+				return o.after(err), err
+			}
 			if m.NotBefore.After(o.now()) {
 				return m.NotBefore, nil
 			}
@@ -227,7 +232,9 @@ func (o *Outbox) after(err error) time.Time {
 
 // send tries one mail and records what came of it. A time means: stop, and go on then.
 func (o *Outbox) send(ctx context.Context, m ledger.Outgoing) (time.Time, error) {
-	err := o.submit(ctx, m)
+	onTheWay, done := lingering(ctx, o.grace)
+	defer done()
+	err := o.submit(onTheWay, m)
 	if ctx.Err() != nil && err != nil {
 		return o.after(err), ctx.Err()
 	}
@@ -248,6 +255,13 @@ func (o *Outbox) send(ctx context.Context, m ledger.Outgoing) (time.Time, error)
 		return o.settle(ctx, m, err)
 	}
 	return o.after(err), err
+}
+
+// lingering is a context that ends some time after its parent: a mail that is cut off before the relay's answer goes out twice.
+func lingering(ctx context.Context, grace time.Duration) (context.Context, func()) {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })
+	return longer, func() { stop(); cancel() }
 }
 
 func (o *Outbox) submit(ctx context.Context, m ledger.Outgoing) error {

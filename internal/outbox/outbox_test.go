@@ -322,10 +322,26 @@ func TestCancelledFlushIsNotTheMailsFault(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	h.relay.onData(cancel)
 	h.relay.hang = true
+	h.box.grace = 50 * time.Millisecond
 	if err := h.box.Flush(ctx, dice); !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
 	if out := h.waiting(); len(out) != 1 || out[0].Attempts != 0 {
+		t.Errorf("%+v", out)
+	}
+}
+
+// A mail that the relay is about to take when the daemon is told to end is not sent again by the next one.
+func TestMailOnItsWayIsFinished(t *testing.T) {
+	h := newHouse(t)
+	h.say("one", "two")
+	ctx, cancel := context.WithCancel(t.Context())
+	h.relay.onData(cancel)
+	if err := h.box.Flush(ctx, dice); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	h.received("one")
+	if out := h.waiting(); len(out) != 1 || out[0].MessageID != "<two@x>" {
 		t.Errorf("%+v", out)
 	}
 }

@@ -66,7 +66,8 @@ func startRelay(t *testing.T, mode TLSMode, name string) *relay {
 	}
 	var served sync.WaitGroup
 	served.Go(func() { r.server.Serve(l) })
-	t.Cleanup(func() { r.server.Close(); served.Wait() })
+	// The server knows its listener only when Serve has begun.
+	t.Cleanup(func() { r.server.Close(); l.Close(); served.Wait() })
 	return r
 }
 
