@@ -197,7 +197,7 @@ func TestMailIsReceivedOneAtATime(t *testing.T) {
 	cfg := privateConfig()
 	cfg.MaxMail, cfg.MaxTotal = 8<<20, 8<<20
 	_, at := startPrivate(t, cfg)
-	half := append(bytes.Repeat([]byte("x"), 6<<20), "\r\n"...)
+	half := bytes.Repeat([]byte("a line of a mail that does not end\r\n"), 6<<20/36)
 	runtime.GC()
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)

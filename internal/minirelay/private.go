@@ -225,19 +225,14 @@ func (p *Private) setIdling(s *privateSession, on bool) {
 	}
 }
 
-// accept takes a mail, if it fits.
-func (p *Private) accept(o Outgoing) error {
+func (p *Private) accept(o Outgoing) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.total+int64(len(o.Data)) > p.cfg.MaxTotal {
-		return errTotal()
-	}
 	p.total += int64(len(o.Data))
 	p.outgoing = append(p.outgoing, o)
-	return nil
 }
 
-// room is how many bytes the next mail may have.
+// room is how many bytes the next mail may have. It does not shrink before that mail is accepted: they come one at a time.
 func (p *Private) room() int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()

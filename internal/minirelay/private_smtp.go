@@ -97,25 +97,22 @@ func (s *privateSubmission) Data(r io.Reader) error {
 	}
 	data, err := readMail(r, p.room())
 	if errors.Is(err, errTooBig) {
-		return s.tooBig()
+		return p.tooBig()
 	}
 	if err != nil {
 		return err
 	}
-	o := Outgoing{From: p.cfg.Address, To: to, Data: data, MessageID: messageID(data)}
-	if err := p.accept(o); err != nil {
-		return err
-	}
+	p.accept(Outgoing{From: p.cfg.Address, To: to, Data: data, MessageID: messageID(data)})
 	p.tell("submitted")
 	return nil
 }
 
-// tooBig says which of the two bounds was hit. The one for a single mail is, as a rule, found by go-smtp before.
-func (s *privateSubmission) tooBig() error {
-	if s.private.room() == s.private.cfg.MaxMail {
+// tooBig says which of the two bounds was hit.
+func (p *Private) tooBig() error {
+	if p.room() == p.cfg.MaxMail {
 		return smtp.ErrDataTooLarge
 	}
-	return errTotal()
+	return refuse(552, smtp.EnhancedCode{5, 2, 2}, "The session has sent as much as it may")
 }
 
 func (s *privateSubmission) recipients() []bot.Address {
@@ -152,10 +149,6 @@ func readMail(r io.Reader, limit int64) ([]byte, error) {
 		return nil, errTooBig
 	}
 	return b.Bytes(), nil
-}
-
-func errTotal() error {
-	return refuse(552, smtp.EnhancedCode{5, 2, 2}, "The session has sent as much as it may")
 }
 
 func refuse(code int, enhanced smtp.EnhancedCode, text string) error {

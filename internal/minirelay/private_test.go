@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -300,9 +301,16 @@ func TestAuthLoginAndBDAT(t *testing.T) {
 // Close must leave nothing behind: the session's cgroup and directories go next.
 func TestCloseWaitsForConnections(t *testing.T) {
 	p := NewPrivate(privateConfig())
-	l := listen(t, "127.0.0.1:0")
-	served := make(chan error, 1)
+	l, sl := listen(t, "127.0.0.1:0"), listen(t, "127.0.0.1:0")
+	served := make(chan error, 2)
 	go func() { served <- p.ServeIMAP(l) }()
+	go func() { served <- p.ServeSMTP(sl) }()
+	s := dialRaw(t, sl.Addr().String())
+	s.until("220")
+	s.say("250", "EHLO core")
+	s.say("250", "MAIL FROM:<%s>", botAddress)
+	s.say("250", "RCPT TO:<%s>", userAddress)
+	s.say("354", "DATA")
 	c := login(t, l.Addr().String(), "anyone")
 	c.do("OK", "SELECT INBOX")
 	fmt.Fprintf(c, "i IDLE\r\n")
@@ -310,9 +318,17 @@ func TestCloseWaitsForConnections(t *testing.T) {
 	if err := p.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-served; err != nil {
-		t.Errorf("ServeIMAP: %v", err)
+	for range 2 {
+		if err := <-served; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
 	}
+	eventually(t, "no goroutine of the servers is left", tick(t), func() bool { // the last one may be on its way out
+		stacks := make([]byte, 1<<20)
+		stacks = stacks[:runtime.Stack(stacks, true)]
+		return !slices.ContainsFunc([]string{"imapserver.(*Conn)", "go-smtp.(*Server)", "minirelay.(*privateSession)"},
+			func(server string) bool { return bytes.Contains(stacks, []byte(server)) })
+	})
 	if _, err := io.ReadAll(c.r); err != nil && !strings.Contains(err.Error(), "reset") {
 		t.Errorf("the connection was not closed: %v", err)
 	}

@@ -189,7 +189,7 @@ func (r *Relay) deliver(a *account, from, client string, mail []byte) error {
 // tell passes a change on to OnChange if it is one that wakes.
 func (r *Relay) tell(a *account, mailbox string, uid imap.UID) {
 	isBot := mailbox == "Bot" || strings.HasPrefix(mailbox, "Bot"+r.cfg.Delimiter)
-	if isBot || mailbox == inbox && uid != 0 {
+	if isBot || mailbox == inbox {
 		r.hooks.add(change{a.address, mailbox, uint32(uid)})
 	}
 }
