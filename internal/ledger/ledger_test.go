@@ -152,6 +152,36 @@ func TestAccounts(t *testing.T) {
 	want(t, l.RemoveAccount(ctx, "b@relay.example"), ErrNotFound)
 }
 
+func TestInstallCursorOutlivesTheBot(t *testing.T) {
+	ctx, l := t.Context(), fresh(t)
+	none, err := l.InstallCursor(ctx, dice)
+	must(t, err)
+	must(t, l.SetInstallCursor(ctx, dice, Cursor{3, 8}))
+	must(t, l.SetInstallCursor(ctx, dice, Cursor{3, 9}))
+	must(t, l.Remove(ctx, dice))
+	got, err := l.InstallCursor(ctx, dice)
+	must(t, err)
+	if none != (Cursor{}) || got != (Cursor{3, 9}) {
+		t.Errorf("%v, then %v", none, got)
+	}
+}
+
+func TestForgivenAttemptsDoNotCount(t *testing.T) {
+	ctx, l := t.Context(), fresh(t)
+	_, err := l.JobAt(ctx, dice, Cursor{7, 1})
+	want(t, err, ErrNotFound)
+	j := accept(t, l, 1)
+	_, err = l.Attempt(ctx, j.ID)
+	must(t, err)
+	must(t, l.Forgive(ctx, j.ID))
+	must(t, l.Forgive(ctx, j.ID))
+	got, err := l.JobAt(ctx, dice, Cursor{7, 1})
+	must(t, err)
+	if got != j {
+		t.Errorf("%+v, was %+v", got, j)
+	}
+}
+
 func TestAcceptIsIdempotentByCursor(t *testing.T) {
 	ctx, l := t.Context(), fresh(t)
 	j := accept(t, l, 1)
@@ -552,6 +582,9 @@ func TestVersion1IsRead(t *testing.T) {
 	must(t, err)
 	accounts, err := l.Accounts(ctx)
 	must(t, err)
+	if c, err := l.InstallCursor(ctx, dice); err != nil || c != (Cursor{3, 9}) {
+		t.Errorf("install cursor %v, %v", c, err)
+	}
 	if !done || len(out) != 1 || len(runs) != 1 || runs[0].Record.CPU != 5*time.Millisecond || refusals["clear"] != 3 || len(accounts) != 1 {
 		t.Errorf("%v %+v %+v %v %v", done, out, runs, refusals, accounts)
 	}

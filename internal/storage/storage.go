@@ -161,17 +161,17 @@ func (s *Store) sweep(addr bot.Address, kind string, keep []string) (removed int
 
 // SweepAll deletes, at start, the generations that the ledger does not name and everything of bots that it does not know.
 // What has not the name of a bot (lost+found) is left alone.
-// An empty ledger beside a store that has bots is an error: it is more likely the wrong ledger than a house of leftovers.
+// Beside a ledger that names no bot at all nothing is deleted: it may be the wrong ledger, or a new one in the place of a
+// damaged one, and what lies here is all that is left.
 func (s *Store) SweepAll(named map[bot.Address]struct{ Account, Storage bot.Generation }) (removed int, err error) {
+	if len(named) == 0 {
+		return 0, nil
+	}
 	found, err := list(s.root)
 	if err != nil {
 		return 0, fmt.Errorf("storage: sweep: %w", err)
 	}
 	found = slices.DeleteFunc(found, func(name string) bool { return checkAddress(bot.Address(name)) != nil })
-	if len(named) == 0 && len(found) > 0 {
-		return 0, fmt.Errorf("storage: sweep: the ledger names no bot, but %s holds %d, as %s: if this is the right ledger, delete "+
-			"that folder by hand", s.root.Name(), len(found), found[0])
-	}
 	for _, name := range found {
 		n, e := s.sweepBot(name, named)
 		removed += n

@@ -97,3 +97,4 @@ INSERT INTO refusals VALUES ('dice@relay.example', 'clear', 3);
 INSERT INTO refused VALUES ('dice@relay.example', 7, 3);
 INSERT INTO runs VALUES (1, 'dice@relay.example', '[1]', 1768000000000000, 1768000000100000, 1, '{"status":"OK","exitcode":0,"time":5000000,"time-wall":90000000,"cg-mem":6291456,"core-time":0,"core-cg-mem":0}', 'rolled');
 INSERT INTO outgoing VALUES (1, 'dice@relay.example', 'dice@relay.example', '["user@relay.example"]', '<r1@x>', '00112233445566778899aabbccddeeff.eml', 3100, 0, 0, '', 0);
+INSERT INTO folders VALUES ('dice@relay.example', 3, 9);
