@@ -153,7 +153,6 @@ func TestSearchBySetsFlagsAndFields(t *testing.T) {
 	c.do("NO [CANNOT]", "SEARCH BODY anything")
 }
 
-// settledTrace follows Settled through one mail, as core treats it.
 func TestSettledOnlyAfterEverythingIsFetchedAndSMTPIsQuiet(t *testing.T) {
 	p, at := startPrivate(t, privateConfig())
 	settled := func(want bool, when string) {
@@ -213,6 +212,27 @@ func TestSettledOnlyAfterEverythingIsFetchedAndSMTPIsQuiet(t *testing.T) {
 	eventually(t, "not settled when core has gone", p.Changed(), func() bool { return !p.Settled() })
 }
 
+// While one connection idles, another one may still be at work.
+func TestSettledCountsAllConnections(t *testing.T) {
+	p, at := startPrivate(t, privateConfig())
+	a, b := login(t, at.imap, "anyone"), login(t, at.imap, "anyone")
+	b.do("OK", "SELECT INBOX")
+	fmt.Fprintf(b, "i IDLE\r\n")
+	b.until("+")
+	eventually(t, "settled without mail", p.Changed(), p.Settled)
+	p.Present(mailOf("1@y", "body"))
+	p.Present(mailOf("2@y", "body"))
+	a.do("OK", "SELECT INBOX")
+	a.do("OK", "UID FETCH 1:2 (UID RFC822.SIZE BODY.PEEK[HEADER])")
+	a.do("OK", "UID FETCH 1 BODY.PEEK[]")
+	if p.Settled() {
+		t.Error("settled with a mail of which only the header was fetched")
+	}
+	a.do("OK", `UID STORE 2 +FLAGS (\Deleted)`)
+	a.do("OK", "EXPUNGE")
+	eventually(t, "settled with one mail fetched, one deleted", p.Changed(), p.Settled)
+}
+
 func TestOutgoingIsWhatWasSubmittedInOrder(t *testing.T) {
 	p, at := startPrivate(t, privateConfig())
 	var mu sync.Mutex
@@ -263,6 +283,7 @@ func TestSubmissionIsBounded(t *testing.T) {
 		{"foreign sender", send(user, user, exactly(10)), "553"},
 		{"null sender", send("", user, exactly(10)), "553"},
 		{"too many recipients", send(me, "a@b c@d e@f", exactly(10)), "550"},
+		{"too many recipients that are no addresses", send(me, "a@b o'b@d o'b@f", exactly(10)), "550"},
 		{"no usable recipient", send(me, "o'brien@b", exactly(10)), "553"},
 		{"one byte over a mail", send(me, user, exactly(1001)), "552"},
 		{"largest mail", send(me, user, exactly(1000)), ""},

@@ -309,6 +309,20 @@ func TestFolders(t *testing.T) {
 	wantLine(t, c.do("OK", "NAMESPACE"), `* NAMESPACE (("" "/")) NIL NIL`)
 }
 
+func TestAccountsAndMailboxesAreBounded(t *testing.T) {
+	cfg := relayConfig()
+	cfg.MaxAccounts = 1
+	_, at := startRelay(t, cfg)
+	c := login(t, at.imap, string(userAddress))
+	for i := 1; i < maxMailboxes; i++ {
+		c.do("OK", "CREATE M%d", i)
+	}
+	c.do("NO [OVERQUOTA]", "CREATE M%d", maxMailboxes)
+	second := dialRaw(t, at.imap)
+	second.until("* OK")
+	second.do("NO [AUTHENTICATIONFAILED]", "LOGIN %s %q", botAddress, password)
+}
+
 // A mailbox that is made again must not look like the old one (RFC 3501, section 2.3.1.1).
 func TestUIDValidityChangesWhenAMailboxIsMadeAgain(t *testing.T) {
 	_, at := startRelay(t, relayConfig())
