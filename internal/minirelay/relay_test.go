@@ -307,6 +307,7 @@ func TestFolders(t *testing.T) {
 	c.do("OK", "DELETE C/B")
 	noLine(t, c.do("OK", `LIST "" "*"`), "C/B")
 	wantLine(t, c.do("OK", "NAMESPACE"), `* NAMESPACE (("" "/")) NIL NIL`)
+	wantLine(t, c.do("OK", `LIST "" ""`), `* LIST (\Noselect) "/" ""`)
 }
 
 func TestAccountsAndMailboxesAreBounded(t *testing.T) {
