@@ -39,7 +39,7 @@ type house struct {
 
 func newHouse(t *testing.T) *house {
 	h := &house{t: t, dir: t.TempDir(), relay: newRelay(t), now: time.Now()}
-	h.smtp = h.relay.client(TLSNone)
+	h.smtp = h.relay.client(TLSPlain)
 	var err error
 	h.ledger, err = ledger.Open(t.Context(), filepath.Join(h.dir, "ledger.db"))
 	must(t, err)

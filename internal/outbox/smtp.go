@@ -55,7 +55,7 @@ type TLSMode string
 const (
 	TLSImplicit TLSMode = "tls"      // port 465, RFC 8314
 	TLSStart    TLSMode = "starttls" // port 587, RFC 3207
-	TLSNone     TLSMode = "none"     // only where the peer is on loopback
+	TLSPlain    TLSMode = "plain"    // only where the peer is on loopback
 )
 
 const (
@@ -186,7 +186,7 @@ func (s *SMTP) login(ctx context.Context, addr bot.Address) (*session, error) {
 
 func (s *SMTP) dial(ctx context.Context) (net.Conn, error) {
 	d := net.Dialer{Timeout: dialTimeout}
-	if s.TLS == TLSNone {
+	if s.TLS == TLSPlain {
 		d.Control = onlyLoopback
 	}
 	return d.DialContext(ctx, "tcp", s.Addr)
@@ -213,10 +213,10 @@ func (s *SMTP) greet(conn net.Conn) (*smtp.Client, error) {
 		client = smtp.NewClient(tls.Client(conn, config))
 	case TLSStart:
 		client, err = smtp.NewClientStartTLS(conn, config)
-	case TLSNone:
+	case TLSPlain:
 		client = smtp.NewClient(conn)
 	default:
-		err = fmt.Errorf("unknown TLS mode %q: want %q, %q or %q", s.TLS, TLSImplicit, TLSStart, TLSNone)
+		err = fmt.Errorf("unknown TLS mode %q: want %q, %q or %q", s.TLS, TLSImplicit, TLSStart, TLSPlain)
 	}
 	if err != nil {
 		return nil, err

@@ -45,20 +45,20 @@ type relay struct {
 	hang     bool
 }
 
-func newRelay(t *testing.T) *relay { return startRelay(t, TLSNone, "127.0.0.1") }
+func newRelay(t *testing.T) *relay { return startRelay(t, TLSPlain, "127.0.0.1") }
 
 // startRelay serves as mode says, with a certificate for name.
 func startRelay(t *testing.T, mode TLSMode, name string) *relay {
 	r := &relay{t: t, rcptErrs: map[string]error{}}
 	r.server = smtp.NewServer(smtp.BackendFunc(func(c *smtp.Conn) (smtp.Session, error) { return &relaySession{relay: r, conn: c}, nil }))
 	r.server.Domain = "relay.example"
-	r.server.AllowInsecureAuth = mode == TLSNone
+	r.server.AllowInsecureAuth = mode == TLSPlain
 	r.server.ReadTimeout = 10 * time.Second
 	r.server.ErrorLog = quiet{}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	r.addr = l.Addr().String()
-	if mode != TLSNone {
+	if mode != TLSPlain {
 		r.server.TLSConfig = r.certificate(name)
 	}
 	if mode == TLSImplicit {
@@ -235,14 +235,14 @@ func TestNoTLSIsNeverAFallback(t *testing.T) {
 	r := newRelay(t)
 	temporary(t, submit(t, r.client(TLSStart), user), "STARTTLS")
 	temporary(t, submit(t, r.client(TLSImplicit), user), "tls")
-	temporary(t, submit(t, r.client("plain"), user), "unknown TLS mode")
+	temporary(t, submit(t, r.client("none"), user), "unknown TLS mode")
 	if r.logins != 0 {
 		t.Error("the password was shown in the clear")
 	}
 }
 
 func TestPlainOnlyOnLoopback(t *testing.T) {
-	c := newRelay(t).client(TLSNone)
+	c := newRelay(t).client(TLSPlain)
 	for _, addr := range []string{"192.0.2.1:25", "[2001:db8::1]:25", "[::ffff:192.0.2.1]:25"} {
 		c.Addr = addr
 		temporary(t, submit(t, c, user), "not on loopback")
@@ -251,7 +251,7 @@ func TestPlainOnlyOnLoopback(t *testing.T) {
 
 func TestRefusedLoginIsNotTheMailsFault(t *testing.T) {
 	r := newRelay(t)
-	c := r.client(TLSNone)
+	c := r.client(TLSPlain)
 	c.Credentials = func(bot.Address) (string, string, error) { return "x", "wrong", nil }
 	temporary(t, submit(t, c, user), "535")
 	c.Credentials = func(bot.Address) (string, string, error) { return "", "", errors.New("no such key") }
@@ -263,7 +263,7 @@ func TestReplies(t *testing.T) {
 		r := newRelay(t)
 		r.answerData(&smtp.SMTPError{Code: code, EnhancedCode: smtp.EnhancedCode{code / 100, 7, 1}, Message: "no"}, 1)
 		var failed *SubmitError
-		err := submit(t, r.client(TLSNone), user)
+		err := submit(t, r.client(TLSPlain), user)
 		if !errors.As(err, &failed) || failed.Code != code || failed.Temporary != isTemporary || failed.Enhanced != fmt.Sprintf("%d.7.1", code/100) {
 			t.Errorf("%d: %+v", code, failed)
 		}
@@ -275,7 +275,7 @@ func TestRecipients(t *testing.T) {
 	r := newRelay(t)
 	r.rcptErrs[string(gone)] = &smtp.SMTPError{Code: 550, EnhancedCode: smtp.EnhancedCode{5, 1, 1}, Message: "nobody"}
 	r.rcptErrs[string(greylisted)] = &smtp.SMTPError{Code: 450, EnhancedCode: smtp.EnhancedCode{4, 2, 0}, Message: "later"}
-	c := r.client(TLSNone)
+	c := r.client(TLSPlain)
 
 	var partial *PartialError
 	err := submit(t, c, gone, user)
@@ -319,7 +319,7 @@ func TestMailForSomeIsSent(t *testing.T) {
 func TestDotsAndLinesArriveAsTheyAre(t *testing.T) {
 	r := newRelay(t)
 	body := "Subject: dots\r\n\r\n.\r\n..\r\n.hidden\r\na.\r\n\r\n.\r\n" + strings.Repeat("x", 998) + "\r\n.end\r\n"
-	c := r.client(TLSNone)
+	c := r.client(TLSPlain)
 	t.Cleanup(func() { c.Close() })
 	must(t, c.Submit(t.Context(), dice, []bot.Address{user}, strings.NewReader(body)))
 	if got := string(r.bodies()[0]); got != body {
@@ -330,7 +330,7 @@ func TestDotsAndLinesArriveAsTheyAre(t *testing.T) {
 // A body that cannot be read to its end must not arrive as a shorter mail.
 func TestBrokenBodyIsNotSent(t *testing.T) {
 	r := newRelay(t)
-	c := r.client(TLSNone)
+	c := r.client(TLSPlain)
 	t.Cleanup(func() { c.Close() })
 	broken := io.MultiReader(strings.NewReader(string(mail("half"))), errorReader{})
 	temporary(t, c.Submit(t.Context(), dice, []bot.Address{user}, broken), "disk")
@@ -346,7 +346,7 @@ func (errorReader) Read([]byte) (int, error) { return 0, errors.New("disk") }
 
 func TestDeadKeptConnectionIsReplaced(t *testing.T) {
 	r := newRelay(t)
-	c := r.client(TLSNone)
+	c := r.client(TLSPlain)
 	must(t, submit(t, c, user))
 	c.idle[dice].conn.Close()
 	must(t, submit(t, c, user))
@@ -359,7 +359,7 @@ func TestSilentServerEndsWithTheContext(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	defer l.Close()
-	c := newRelay(t).client(TLSNone)
+	c := newRelay(t).client(TLSPlain)
 	c.Addr = l.Addr().String()
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
