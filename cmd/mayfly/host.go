@@ -81,12 +81,13 @@ func (h *host) open(ctx context.Context, done func(session.Outcome)) error {
 		Sandboxes: h.broker.Client(), Core: h.cfg.Core, Storage: h.store, Ledger: h.ledger, Outbox: h.outbox, Keys: h.keys,
 		Limits: session.DefaultLimits(), Log: h.log,
 	})
+	slots := dispatch.NewSlots(h.cfg.Sessions)
 	h.installer = install.New(install.Options{
-		Ledger: h.ledger, Bundles: h.store, Accounts: runner, Checker: runner, Keys: h.keys, Ceilings: bundle.DefaultCeilings(), Log: h.log,
+		Ledger: h.ledger, Bundles: h.store, Accounts: inSlots{runner, slots}, Checker: inSlots{runner, slots}, Keys: h.keys, Ceilings: bundle.DefaultCeilings(), Log: h.log,
 	})
 	h.dispatcher = dispatch.New(dispatch.Options{
 		Dial: h.dial, Folder: folder{h}, Ledger: h.ledger, Sessions: runner, Outbox: h.outbox, Keys: h.keys,
-		Bounds: gate.DefaultBounds(), Slots: h.cfg.Sessions, MaxAttempts: 5, Backoff: time.Second, IdleClose: time.Minute, Done: done,
+		Bounds: gate.DefaultBounds(), Slots: slots, MaxAttempts: 5, Backoff: time.Second, IdleClose: time.Minute, Done: done,
 		Log: h.log,
 	})
 	return nil
@@ -234,6 +235,9 @@ func (h *host) Close() error {
 	if h.submission != nil {
 		errs = append(errs, h.submission.Close())
 	}
+	if h.keys != nil {
+		errs = append(errs, h.keys.Close())
+	}
 	if h.store != nil {
 		errs = append(errs, h.store.Close())
 	}
@@ -244,6 +248,24 @@ func (h *host) Close() error {
 		errs = append(errs, h.lock.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// inSlots makes what installing needs of sandboxes wait for its turn.
+type inSlots struct {
+	runner *session.Runner
+	slots  dispatch.Slots
+}
+
+func (s inSlots) Setup(ctx context.Context, b ledger.Bot) (made ledger.Bot, err error) {
+	err = s.slots.Do(ctx, func() error {
+		made, err = s.runner.Setup(ctx, b)
+		return err
+	})
+	return made, err
+}
+
+func (s inSlots) Check(ctx context.Context, b *bundle.Bundle) error {
+	return s.slots.Do(ctx, func() error { return s.runner.Check(ctx, b) })
 }
 
 // folder lets dispatch call the installer on its own connection.

@@ -80,12 +80,29 @@ type Options struct {
 	Outbox      Outbox
 	Keys        Keys
 	Bounds      gate.Bounds
-	Slots       int           // sessions on the host at a time
+	Slots       Slots
 	MaxAttempts int           // of one mail on which core fails or the daemon dies
 	Backoff     time.Duration // the pause after a first failure; it doubles up to 5 min
 	IdleClose   time.Duration // after this long without work the connection to the relay is closed
 	Done        func(session.Outcome)
 	Log         *slog.Logger
+}
+
+// Slots bound what runs on the host at a time: sessions, and what installing needs of sandboxes.
+type Slots chan struct{}
+
+// NewSlots makes n of them.
+func NewSlots(n int) Slots { return make(Slots, n) }
+
+// Do waits for a slot, in the order in which Do was called, and calls f in it.
+func (s Slots) Do(ctx context.Context, f func() error) error {
+	select {
+	case s <- struct{}{}:
+		defer func() { <-s }()
+		return f()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Wake says what changed.
@@ -99,8 +116,7 @@ const (
 
 // Dispatcher owns the goroutines of all bots.
 type Dispatcher struct {
-	opts  Options
-	slots chan struct{}
+	opts Options
 
 	mu     sync.Mutex
 	actors map[bot.Address]*actor
@@ -110,7 +126,7 @@ type Dispatcher struct {
 
 // New makes a Dispatcher without bots.
 func New(opts Options) *Dispatcher {
-	return &Dispatcher{opts: opts, slots: make(chan struct{}, opts.Slots), actors: map[bot.Address]*actor{}}
+	return &Dispatcher{opts: opts, actors: map[bot.Address]*actor{}}
 }
 
 // Wake tells the goroutine of account that something changed, and starts that goroutine when there is none yet. It never

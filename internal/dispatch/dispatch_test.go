@@ -162,7 +162,7 @@ func newBench(t *testing.T, accounts ...bot.Address) *bench {
 			return b.inboxes[a], nil
 		},
 		Folder: noFolder{}, Ledger: l, Sessions: b.sessions, Outbox: noOutbox{}, Keys: keys{dearmored(t, "bot2-secret.asc")},
-		Bounds: gate.DefaultBounds(), Slots: 2, MaxAttempts: 2, Backoff: 10 * time.Millisecond, IdleClose: time.Minute, Done: func(session.Outcome) {},
+		Bounds: gate.DefaultBounds(), Slots: NewSlots(2), MaxAttempts: 2, Backoff: 10 * time.Millisecond, IdleClose: time.Minute, Done: func(session.Outcome) {},
 		Log: slog.New(slog.DiscardHandler),
 	})
 	b.ctx, b.stop = context.WithCancel(t.Context())

@@ -46,8 +46,14 @@ func (a *actor) mail(ctx context.Context, cursor ledger.Cursor, wokenAt time.Tim
 	switch verdict.Kind {
 	case gate.Refused:
 		return a.refuse(ctx, cursor, string(verdict.Reason), verdict.Detail)
-	case gate.Bounce, gate.Replay:
+	case gate.Replay:
 		return a.refuse(ctx, cursor, string(verdict.Kind), verdict.Detail)
+	case gate.Bounce:
+		a.log.Warn("a mail of the bot came back", "recipients", verdict.FailedRecipients, "message_id", verdict.OriginalID)
+		return a.refuse(ctx, cursor, string(verdict.Kind), verdict.Detail)
+	}
+	if verdict.Uncertain {
+		a.log.Warn("the gate cannot read what core knows; core decides on this mail", "uid", cursor.UID)
 	}
 	job, err = a.d.opts.Ledger.Accept(ctx, ledger.Job{
 		Bot: a.account, Cursor: cursor, Kind: string(verdict.Kind), Sender: verdict.Sender,
@@ -103,7 +109,11 @@ func (a *actor) refuse(ctx context.Context, cursor ledger.Cursor, reason, detail
 
 // work runs the session of an accepted job, submits what it left in the outbox and clears the mail away.
 func (a *actor) work(ctx context.Context, w session.Work) error {
-	committed, err := a.session(ctx, w)
+	var committed bool
+	err := a.d.opts.Slots.Do(ctx, func() (err error) {
+		committed, err = a.session(ctx, w)
+		return err
+	})
 	if err != nil || !committed {
 		return err
 	}
@@ -121,14 +131,8 @@ func (a *actor) clear(ctx context.Context, job ledger.Job) error {
 	return a.d.opts.Ledger.Cleared(ctx, job.ID)
 }
 
-// session waits for a slot, runs the session of a job and reports whether it was committed. A mail that was set aside is not.
+// session runs the session of a job and reports whether it was committed. A mail that was set aside is not.
 func (a *actor) session(ctx context.Context, w session.Work) (committed bool, err error) {
-	select {
-	case a.d.slots <- struct{}{}:
-		defer func() { <-a.d.slots }()
-	case <-ctx.Done():
-		return false, ctx.Err()
-	}
 	attempts, err := a.d.opts.Ledger.Attempt(ctx, w.Job.ID)
 	if err != nil {
 		return false, err

@@ -50,6 +50,8 @@ func policy() map[string]row {
 		{method: "send_reaction", action: forward, params: []kind{kindAccount, kindSendMsg, kindTexts}, sends: true},
 		{method: "delete_messages_for_all", action: forward, params: []kind{kindAccount, kindOwnMsgs}, sends: true},
 		{method: "send_edit_request", action: forward, params: []kind{kindAccount, kindSendMsg, kindText}, sends: true},
+		{method: "get_webxdc_status_updates", action: forward, params: []kind{kindAccount, kindID, kindID}},
+		{method: "send_webxdc_status_update", action: forward, params: []kind{kindAccount, kindSendMsg, kindText, kindText}, sends: true},
 	}
 	secret := "it would show the account's password, keys or server to the bot"
 	authority := "the host owns the account: set the name, icon and commands in bot.toml"
@@ -60,7 +62,7 @@ func policy() map[string]row {
 		{secret, []string{"get_config", "batch_get_config", "get_info", "list_transports", "export_backup", "export_self_keys", "get_backup", "get_backup_qr", "provide_backup"}},
 		{authority, []string{"set_config", "batch_set_config", "add_or_update_transport", "add_transport_from_qr", "delete_transport", "configure", "add_account", "remove_account", "select_account", "start_io", "stop_io", "start_io_for_all_accounts", "stop_io_for_all_accounts", "import_backup", "import_self_keys"}},
 		{"a bot writes only to those who wrote to it: share the invite link of the bot instead", []string{"secure_join", "create_contact", "create_chat_by_contact_id", "import_vcard", "import_vcard_contents"}},
-		{"events are handed to the handlers of the script: export message, webxdc or scheduled", []string{"get_next_event", "get_next_event_batch", "get_next_msgs", "wait_next_msgs"}},
+		{"events are handed to the handlers of the script: export message or webxdc", []string{"get_next_event", "get_next_event_batch", "get_next_msgs", "wait_next_msgs"}},
 		{"the network is reached through the origins that the operator granted", []string{"get_http_response"}},
 	} {
 		for _, m := range refusal.methods {

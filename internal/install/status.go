@@ -101,9 +101,7 @@ func (o outcome) installedText() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s is %s.\n\n", title(m), o.state)
 	fmt.Fprintf(&b, "To chat with it, open this invite link, or scan the picture with Delta Chat:\n\n%s\n\n", o.bot.Invite)
-	fmt.Fprintf(&b, "Its limits: %s of memory and %v for each run; for each contact %d mails an hour, %d a day, %d seconds of runs and %s an hour.\n\n",
-		bundle.FormatSize(m.Limits.Memory), m.Limits.Wall, m.PerUser.MailsPerHour, m.PerUser.MailsPerDay, m.PerUser.SecondsPerHour,
-		bundle.FormatSize(m.PerUser.BytesPerHour))
+	fmt.Fprintf(&b, "Its limits: %s of memory and %v for each run.\n\n", bundle.FormatSize(m.Limits.Memory), m.Limits.Wall)
 	b.WriteString(noApp)
 	b.WriteString("\nTo update the bot, put a message with the new bundle into the folder Bot; to remove it, one with the subject \"uninstall\".\n")
 	return b.String()

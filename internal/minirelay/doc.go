@@ -10,8 +10,8 @@
 //     UIDVALIDITY changes; so the caller keeps UIDNext in the ledger.
 //   - Any other folder that core asks for exists, is empty, and swallows what is appended to it.
 //   - Any user name and any password are right: nobody but core can reach the listeners.
-//   - Every recipient gets a 250. A 550 for one recipient would fail the message for all of them, so the outbox strips those
-//     who may not be written to. (An address that bot.ParseAddress refuses is left out of Outgoing.To; when no other
+//   - Every recipient gets a 250. A 550 for one recipient would fail the message for all of them: whom not to write to is
+//     decided elsewhere. (An address that bot.ParseAddress refuses is left out of Outgoing.To; when no other
 //     recipient is left, the mail is refused with 553.)
 //   - What core sends is kept in memory, bounded, in the order of acceptance, and goes nowhere else.
 //
@@ -21,7 +21,7 @@
 //
 // # Relay
 //
-// Relay is a chatmail relay in memory, for `mayfly demo`, `mayfly dev` and tests: many accounts, made at their first login,
+// Relay is a chatmail relay in memory, for `mayfly demo` and tests: many accounts, made at their first login,
 // that can write to each other and to nobody else. Submission takes what a chatmail relay's filtermail takes: mail whose
 // structure is OpenPGP's, and the handshakes of securejoin; all else is answered with
 // "523 Encryption Needed: Invalid Unencrypted Mail". A master user may log in to every account that exists, as

@@ -67,7 +67,7 @@ func (r *Runner) openCore(ctx context.Context, b ledger.Bot) (*coreSide, error) 
 
 func (r *Runner) coreSpec(binary *os.File) sandbox.Spec {
 	return sandbox.Spec{
-		Name: "core", Memory: r.Limits.CoreMemory, Pids: r.Limits.Pids, Wall: r.Limits.CoreWall,
+		Name: "core", Memory: r.Limits.CoreMemory, Pids: r.Limits.Pids, Wall: r.Limits.CoreWall, CPU: r.Limits.CoreWall,
 		Dirs: []sandbox.Dir{
 			{Path: accountDir, Size: r.Limits.CoreAccount, Inodes: 20_000, Writable: true},
 			{Path: filesDir, Size: 64 << 20, Inodes: 1000, Writable: true},
@@ -138,26 +138,26 @@ func putGeneration(box *sandbox.Sandbox, dir string, export func(io.Writer) erro
 	return err
 }
 
-// incoming returns the next message that core says is new, or false when core has worked off every mail presented. Core
-// reports what a mail was before it reports that its INBOX is idle, and both in order.
-func (c *coreSide) incoming(ctx context.Context) (core.MsgID, bool, error) {
+// incoming returns the next event that may run the bot: a message, or a webxdc update. It returns false when core has worked
+// off every mail presented. Core reports what a mail was before it reports that its INBOX is idle, and both in order.
+func (c *coreSide) incoming(ctx context.Context) (core.Event, bool, error) {
 	idle := false
 	for {
 		select {
 		case e, ok := <-c.events:
 			if !ok {
-				return 0, false, fmt.Errorf("core ended while it worked on the mail")
+				return e, false, errors.New("core ended while it worked on the mail")
 			}
-			if e.Kind == core.IncomingMsg {
-				return e.MsgID, true, nil
+			if e.Kind == core.IncomingMsg || e.Kind == core.WebxdcStatusUpdate {
+				return e, true, nil
 			}
 			idle = idle || e.Kind == core.ImapInboxIdle
 		case <-c.relay.Changed():
 		case <-ctx.Done():
-			return 0, false, context.Cause(ctx)
+			return core.Event{}, false, context.Cause(ctx)
 		}
 		if idle && c.relay.Settled() {
-			return 0, false, nil
+			return core.Event{}, false, nil
 		}
 	}
 }

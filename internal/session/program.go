@@ -7,13 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path"
 	"strings"
 	"sync"
-	"time"
 
 	"mayfly/internal/bot"
-	"mayfly/internal/core"
 	"mayfly/internal/gateway"
 	"mayfly/internal/ledger"
 	"mayfly/internal/sandbox"
@@ -65,7 +62,8 @@ func (r *Runner) prestart(ctx context.Context, w Work) *program {
 func (p *program) open(ctx context.Context, fill func(*sandbox.Sandbox) error) error {
 	m := p.bot.Manifest
 	box, err := p.r.Sandboxes.Open(ctx, sandbox.Spec{
-		Name: "bot", Memory: m.Limits.Memory, Pids: p.r.Limits.Pids, Wall: m.Limits.Wall + p.r.Limits.Drain,
+		Name: "bot", Memory: m.Limits.Memory, Pids: p.r.Limits.Pids,
+		Wall: p.r.Limits.CoreWall, CPU: m.Limits.Wall, // the wall clock of the run itself is run's
 		Dirs: []sandbox.Dir{
 			{Path: bundleDir, Size: p.r.Limits.Tmpfs, Inodes: 5000},
 			{Path: storageDir, Size: p.r.Limits.Tmpfs, Inodes: 10_000, Writable: true},
@@ -140,80 +138,6 @@ func (p *program) close() {
 	}
 }
 
-// messages runs the bot for the message that the mail turned out to be, if core says that it was one. Receipts, reactions,
-// edits and the first half of a large message are none, and the record is nil.
-func (r *Runner) messages(ctx context.Context, c *coreSide, p *program, w Work) (*bot.RunRecord, error) {
-	if err := c.client.StartIO(ctx, c.account); err != nil {
-		return nil, err
-	}
-	for {
-		id, ok, err := c.incoming(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrMail, err)
-		}
-		if !ok {
-			return nil, nil
-		}
-		w.Timeline.Mark("IncomingMsg")
-		msg, err := c.client.GetMessage(ctx, c.account, id)
-		if err != nil {
-			return nil, err
-		}
-		if err := c.client.MarkSeen(ctx, c.account, id); err != nil {
-			return nil, err
-		}
-		if w.Message && wakes(msg) {
-			return p.run(ctx, c, msg, w.Timeline)
-		}
-	}
-}
-
-// wakes reports whether a message runs the bot: a person wrote it, encrypted and signed.
-func wakes(m core.Message) bool { return m.Authentic() && !m.IsInfo && !m.IsBot }
-
-// run hands the message to the waiting worker and sees the run through. A run that does not count is a *runFailed.
-func (p *program) run(ctx context.Context, c *coreSide, msg core.Message, timeline *Timeline) (*bot.RunRecord, error) {
-	<-p.opened
-	if p.err != nil {
-		return nil, fmt.Errorf("the bot's sandbox: %w", p.err)
-	}
-	started := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, p.bot.Manifest.Limits.Wall+time.Second)
-	defer cancel()
-
-	verdict := &verdict{timeline: timeline}
-	files := &files{core: c.box, bot: p.box, shown: map[string]string{}}
-	g := gateway.New(gateway.Options{
-		Core: c.client, Files: files, Account: uint32(c.account), Chats: []uint32{uint32(msg.ChatID)},
-		CorePaths: c.corePaths(), Limits: gateway.DefaultLimits(), Notify: verdict.notify,
-	})
-	job, err := p.job(ctx, g, files, msg)
-	if err != nil {
-		return nil, err
-	}
-	stdin := p.box.Program("worker").Stdin
-	if _, err := stdin.Write(append(job, '\n')); err != nil {
-		return nil, fmt.Errorf("the worker took no job: %w", err)
-	}
-	serveErr := make(chan error, 1)
-	go func() { serveErr <- g.Serve(ctx, p.lines, stdin) }()
-	exit, waitErr := p.box.Wait(ctx, "worker")
-	if waitErr != nil {
-		_ = p.box.Kill()
-	}
-	served := <-serveErr
-	timeline.Mark("handler done")
-	record, err := p.judge(ctx, verdict, exit, errors.Join(waitErr, served))
-	record.Wall = time.Since(started)
-	if err != nil {
-		return nil, err
-	}
-	if record.Status != bot.RunOK {
-		return nil, &runFailed{record}
-	}
-	return &record, nil
-}
-
 // judge makes the record of a run that has ended, and keeps the folder of one that counts.
 func (p *program) judge(ctx context.Context, v *verdict, exit sandbox.Exit, trouble error) (bot.RunRecord, error) {
 	status, message := v.result()
@@ -263,36 +187,6 @@ func folderRules(l Limits) storage.Rules {
 	return storage.Rules{Files: 10_000, Depth: 16, Name: 255, Bytes: 100 << 20, File: l.Tmpfs, Change: l.Tmpfs}
 }
 
-// job is the line that the worker waits for; package worker describes it.
-func (p *program) job(ctx context.Context, g *gateway.Gateway, f *files, msg core.Message) ([]byte, error) {
-	attachment, err := f.attachment(msg)
-	if err != nil {
-		return nil, err
-	}
-	if err := p.box.Seal(attachmentsDir); err != nil {
-		return nil, err
-	}
-	message, err := g.Read(ctx, "get_message", msg.ID)
-	if err != nil {
-		return nil, err
-	}
-	chat, err := g.Read(ctx, "get_basic_chat_info", msg.ChatID)
-	if err != nil {
-		return nil, err
-	}
-	contact, err := g.Read(ctx, "get_contact", msg.FromID)
-	if err != nil {
-		return nil, err
-	}
-	m := p.bot.Manifest
-	return json.Marshal(map[string]any{"job": map[string]any{
-		"event": "message", "main": m.Main, "account": g.Account(),
-		"bot":         map[string]string{"name": m.Name, "address": string(p.bot.Address), "version": m.Version},
-		"deadline_ms": m.Limits.Wall.Milliseconds(), "heap": heap(m.Limits.Memory),
-		"message": message, "chat": chat, "contact": contact, "attachment": attachment,
-	}})
-}
-
 // verdict takes the worker's notifications.
 type verdict struct {
 	timeline *Timeline
@@ -328,67 +222,4 @@ func (v *verdict) result() (bot.RunStatus, string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.status, v.message
-}
-
-// files moves attachments between core's sandbox and the bot's. Bytes go through the daemon; no path of one is opened in
-// the other.
-type files struct {
-	core, bot *sandbox.Sandbox
-	mu        sync.Mutex
-	taken     int
-	shown     map[string]string // core's path → the bot's
-}
-
-// Take implements gateway.Files.
-func (f *files) Take(ctx context.Context, botPath, filename string, max int64) (string, error) {
-	data, err := f.bot.GetFile(botPath, max)
-	if err != nil {
-		return "", err
-	}
-	f.mu.Lock()
-	f.taken++
-	target := fmt.Sprintf("%s/%d", filesDir, f.taken)
-	f.mu.Unlock()
-	return target, f.core.PutFile(target, int64(len(data)), strings.NewReader(string(data)))
-}
-
-// Show implements gateway.Files.
-func (f *files) Show(corePath string) (string, bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	p, ok := f.shown[corePath]
-	return p, ok
-}
-
-// attachment copies the file of the run's message to where the bot can open it, and describes it for the worker.
-func (f *files) attachment(msg core.Message) (any, error) {
-	if msg.File == "" {
-		return nil, nil
-	}
-	data, err := f.core.GetFile(msg.File, 32<<20)
-	if err != nil {
-		return nil, fmt.Errorf("attachment: %w", err)
-	}
-	target := attachmentsDir + "/" + safeName(msg.FileName)
-	if err := f.bot.PutFile(target, int64(len(data)), strings.NewReader(string(data))); err != nil {
-		return nil, fmt.Errorf("attachment: %w", err)
-	}
-	f.mu.Lock()
-	f.shown[msg.File] = target
-	f.mu.Unlock()
-	return map[string]any{"path": target, "name": msg.FileName, "mime": msg.FileMime, "size": len(data)}, nil
-}
-
-// safeName makes a foreign file name one path component.
-func safeName(name string) string {
-	name = path.Base(strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r == '/' || r == '\\' {
-			return '_'
-		}
-		return r
-	}, strings.ToValidUTF8(name, "_")))
-	if name == "." || name == ".." || name == "/" || len(name) > 200 {
-		return "file"
-	}
-	return name
 }

@@ -9,7 +9,7 @@
 //
 //	open      core's sandbox gets its account, the bot's sandbox its bundle and folder; both start at once
 //	present   the minirelay, core's only provider, shows the mail under a new UID
-//	message   core says what the mail was: for each message that a person wrote, the bot's handler runs
+//	message   core says what the mail was: a message that a person wrote, or a webxdc update, runs the bot's handler
 //	drain     core has fetched everything, and nothing that it wants to send is left in its queues
 //	end       the account's state is read, core ends, both copies are streamed out
 //	commit    one transaction
@@ -59,7 +59,7 @@ type Limits struct {
 	Log         int // bytes of the bot's log that are kept
 }
 
-// DefaultLimits are those of DESIGN §7.
+// DefaultLimits fit a relay with 1 GB of memory and two sessions at a time.
 func DefaultLimits() Limits {
 	return Limits{
 		CoreMemory: 256 << 20, CoreAccount: 200 << 20, CoreWall: 90 * time.Second, Drain: 15 * time.Second,

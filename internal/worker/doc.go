@@ -91,7 +91,7 @@
 //	storage.put(key, value)     value as data above
 //	storage.delete(key)         resolves to whether there was one
 //	storage.list(prefix)        resolves to the keys that begin with prefix, sorted
-//	send(chatId, content)       as msg.reply, to another chat
+//	send(chatId, content)       as msg.reply, to the chat of that id; so far only the chat of the run is allowed
 //	chat(id), contact(id)       resolve to those of that id
 //	rpc(method, ...params)      calls core's JSON-RPC; what the host does not allow is rejected with the reason
 //

@@ -306,7 +306,7 @@ func (w *worker) hostReadAttachment([]engine.Value) (engine.Value, error) {
 		return engine.Undefined(), errors.New("the file of the message cannot be read")
 	}
 	if int64(len(b)) > w.heap {
-		return engine.Undefined(), fmt.Errorf("the file of the message is larger than the %d MB that a run may use", w.heap>>20)
+		return engine.Undefined(), fmt.Errorf("the file of the message is larger than the %d MB that a run may use", w.heap/1e6)
 	}
 	return w.vm.ArrayBuffer(b)
 }

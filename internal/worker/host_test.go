@@ -51,7 +51,7 @@ var fileHeader = regexp.MustCompile(`(?m)^-- (\S+) --\n`)
 func newHost(t *testing.T, files string, text string) *host {
 	t.Helper()
 	h := &host{t: t}
-	h.opts = Options{Bundle: t.TempDir(), Storage: t.TempDir(), Attachments: t.TempDir(), Tmp: t.TempDir(), Log: &h.log, HeapLimit: 32 << 20}
+	h.opts = Options{Bundle: t.TempDir(), Storage: t.TempDir(), Attachments: t.TempDir(), Tmp: t.TempDir(), Log: &h.log, HeapLimit: 32e6}
 	names := fileHeader.FindAllStringSubmatch(files, -1)
 	parts := fileHeader.Split(files, -1)
 	h.write("main.js", parts[0])

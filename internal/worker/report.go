@@ -68,7 +68,7 @@ func (w *worker) threw(e *engine.Exception) outcome {
 	case e.Name == "":
 		text = fmt.Sprintf("threw %s, which is no Error and so has no line: write throw new Error(…)", e.Message)
 	case e.Name == "InternalError" && e.Message == "out of memory":
-		text += fmt.Sprintf(": a run may use %d MB", w.heap>>20)
+		text += fmt.Sprintf(": a run may use %d MB", w.heap/1e6)
 	}
 	return outcome{status: bot.RunError, message: at + ": " + text, stack: strings.Join(lines, "\n")}
 }

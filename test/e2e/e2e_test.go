@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"archive/zip"
 	"bytes"
 	"crypto/rand"
 	"fmt"
@@ -9,7 +10,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"mayfly/internal/bot"
 	"mayfly/internal/core"
@@ -68,27 +68,9 @@ func TestGroup(t *testing.T) {
 	_, invite := w.start("group0001", script("Group", `export default { async message(msg) {
 		const names = (await msg.chat.members()).map(c => c.name).filter(n => n != "Me").sort()
 		return msg.chat.name + ": " + msg.contact.name + " said " + msg.text + " to " + names.join(", ")
-	} }`))
+	} }`).with("[groups]\nprivacy = false\n"))
 	ada, bob := w.person("ada000002"), w.person("bob000002")
-	botChat := ada.join(invite)
-	bobInvite, err := bob.Invite(w.ctx, bob.Account)
-	if err != nil {
-		t.Fatal(err)
-	}
-	bobChat := ada.join(bobInvite)
-	group, err := ada.CreateGroup(w.ctx, ada.Account, "Friends")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, chat := range []core.ChatID{botChat, bobChat} {
-		members, err := ada.FullChat(w.ctx, ada.Account, chat)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := ada.AddContactToChat(w.ctx, ada.Account, group, members.ContactIDs[0]); err != nil {
-			t.Fatal(err)
-		}
-	}
+	group := ada.group("Friends", ada.join(invite), ada.meet(bob))
 	ada.say(group, "hi all")
 	bob.expect("hi all")
 	want := regexp.MustCompile(`^Friends: ada000002 said hi all to .*ada000002.*`)
@@ -98,6 +80,79 @@ func TestGroup(t *testing.T) {
 	if m := bob.hear(); !want.MatchString(m.Text) {
 		t.Errorf("bob heard %q: the bot's reply reaches every member", m.Text)
 	}
+}
+
+// TestGroupPrivacy shows what wakes a bot in a group unless its manifest says otherwise: its commands, mentions of it and
+// answers to it.
+func TestGroupPrivacy(t *testing.T) {
+	w := newWorld(t)
+	address, invite := w.start("private01", script("Hal", echo).with("[[commands]]\nname = \"open\"\ndescription = \"Opens the doors\"\n"))
+	ada := w.person("ada000009")
+	group := ada.group("Crew", ada.join(invite))
+	jobs := 2 // the handshake
+	for _, text := range []string{"hello everybody", "/close the doors", "hal, are you there?"} {
+		ada.say(group, text)
+		jobs++
+		w.awaitJobs(address, jobs)
+	}
+	if n := w.runs(address); n != 0 {
+		t.Fatalf("%d runs for what was not meant for the bot", n)
+	}
+	ada.say(group, "/OPEN the doors")
+	ada.expect("you said: /OPEN the doors")
+	ada.say(group, "are you sure, @hal?")
+	m := ada.expect("you said: are you sure, @hal?")
+	_, err := ada.SendMsg(w.ctx, ada.Account, group, core.MessageData{Text: "I am", QuotedMessageID: m.ID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ada.expect("you said: I am")
+}
+
+// TestWebxdc sends an app from the bot and an update back to it.
+func TestWebxdc(t *testing.T) {
+	w := newWorld(t)
+	_, invite := w.start("webxdc001", script("App", `export default {
+		async message(msg) {
+			if (!msg.file) return "send me an app"
+			await msg.reply({ file: { name: "poll.xdc", data: await msg.file.bytes() } })
+		},
+		async webxdc(update) { return "vote for " + update.payload.vote },
+	}`))
+	ada := w.person("ada000010")
+	chat := ada.join(invite)
+	_, err := ada.SendMsg(w.ctx, ada.Account, chat, core.MessageData{File: w.write("app.zip", app(t)), Filename: "app.bin"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := ada.whole(ada.hear())
+	if m.ViewType != "Webxdc" {
+		t.Fatalf("the bot sent %+v, want a webxdc app", m)
+	}
+	if err := ada.Call(w.ctx, "send_webxdc_status_update", nil, ada.Account, m.ID, `{"payload":{"vote":"blue"}}`, nil); err != nil {
+		t.Fatal(err)
+	}
+	ada.expect("vote for blue")
+}
+
+// app is the smallest webxdc.
+func app(t *testing.T) string {
+	t.Helper()
+	var b bytes.Buffer
+	z := zip.NewWriter(&b)
+	for name, text := range map[string]string{"index.html": "<html></html>", "manifest.toml": `name = "Poll"`} {
+		f, err := z.Create(name)
+		if err == nil {
+			_, err = f.Write([]byte(text))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
 }
 
 func TestFileBothWays(t *testing.T) {
@@ -303,42 +358,17 @@ func TestKillBetweenSendAndCommit(t *testing.T) {
 	after := w.log.offset()
 	ada.say(chat, "one")
 	w.await(after, "minirelay", "submitted")
-	before := snapshot()
+	users, _ := family()
 	w.kill()
 	if runs, err := w.ledger().Runs(w.ctx, address, 10); err != nil || len(runs) != 0 {
 		t.Fatalf("the kill came after the commit: %v, %v", runs, err)
 	}
-	if left := gone(before); left != "" {
-		t.Errorf("a killed host left:\n%s", left)
+	err := w.poll(func() bool { now, _ := family(); return len(now) == 1 }) // ada's core
+	if now, _ := family(); err != nil {
+		t.Errorf("a killed host left processes: %q of %q", now, users)
 	}
 	w.serve()
 	ada.expect("reply to one")
 	ada.say(chat, "two")
 	ada.expect("reply to two") // and not a second reply to one
-}
-
-// gone lists the processes of before that are still there after a while.
-func gone(before traces) string {
-	var left []string
-	for range 40 {
-		left = nil
-		for _, p := range before["process"] {
-			pid, line, _ := strings.Cut(p, " ")
-			text, err := os.ReadFile("/proc/" + pid + "/cmdline")
-			if err == nil && len(text) > 0 && !strings.Contains(line, "DC_") && isSandboxed(pid) {
-				left = append(left, p)
-			}
-		}
-		if len(left) == 0 {
-			return ""
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	return strings.Join(left, "\n")
-}
-
-// isSandboxed tells the host's processes from the users' cores: they are not root's.
-func isSandboxed(pid string) bool {
-	status, err := os.ReadFile("/proc/" + pid + "/status")
-	return err == nil && !strings.Contains(string(status), "\nUid:\t0\t") && os.Getuid() == 0
 }

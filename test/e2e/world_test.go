@@ -32,8 +32,11 @@ import (
 
 const domain = "chat.test"
 
-// binaries is where TestMain builds mayfly and mayfly-sandbox.
-var binaries string
+// What TestMain sets up once: where mayfly and mayfly-sandbox are built, and the hosts that were started.
+var (
+	binaries string
+	hostPIDs []int
+)
 
 func TestMain(m *testing.M) {
 	os.Exit(buildAndRun(m))
@@ -51,6 +54,10 @@ func buildAndRun(m *testing.M) int {
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
+		return 1
+	}
+	if err := adopt(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	before := snapshot()
@@ -174,6 +181,7 @@ format = "json"
 	if err := w.command.Start(); err != nil {
 		w.t.Fatal(err)
 	}
+	hostPIDs = append(hostPIDs, w.command.Process.Pid)
 	w.t.Cleanup(w.stop)
 	w.await(0, `"msg":"ready"`)
 }
@@ -289,6 +297,12 @@ wall = "5s"
 `, name)}
 }
 
+// with adds lines to the manifest.
+func (f files) with(lines string) files {
+	f["bot.toml"] += lines
+	return f
+}
+
 // append puts a bundle into the Bot folder as an author does.
 func (w *world) append(client *mailbox.Client, address bot.Address, f files) {
 	w.t.Helper()
@@ -401,6 +415,35 @@ func (p *person) join(invite string) core.ChatID {
 		p.w.t.Fatalf("%v\nthe host's log:\n%s", err, p.w.log)
 	}
 	return chat
+}
+
+// meet joins another person by invite.
+func (p *person) meet(other *person) core.ChatID {
+	p.w.t.Helper()
+	invite, err := other.Invite(p.w.ctx, other.Account)
+	if err != nil {
+		p.w.t.Fatal(err)
+	}
+	return p.join(invite)
+}
+
+// group makes a group with those whom the person has chats with.
+func (p *person) group(name string, chats ...core.ChatID) core.ChatID {
+	p.w.t.Helper()
+	group, err := p.CreateGroup(p.w.ctx, p.Account, name)
+	if err != nil {
+		p.w.t.Fatal(err)
+	}
+	for _, chat := range chats {
+		full, err := p.FullChat(p.w.ctx, p.Account, chat)
+		if err == nil {
+			err = p.AddContactToChat(p.w.ctx, p.Account, group, full.ContactIDs[0])
+		}
+		if err != nil {
+			p.w.t.Fatal(err)
+		}
+	}
+	return group
 }
 
 func (p *person) say(chat core.ChatID, text string) core.MsgID {

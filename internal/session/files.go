@@ -1,0 +1,75 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"strings"
+	"sync"
+
+	"mayfly/internal/core"
+	"mayfly/internal/sandbox"
+)
+
+// files moves attachments between core's sandbox and the bot's. Bytes go through the daemon; no path of one is opened in
+// the other.
+type files struct {
+	core, bot *sandbox.Sandbox
+	mu        sync.Mutex
+	taken     int
+	shown     map[string]string // core's path → the bot's
+}
+
+// Take implements gateway.Files.
+func (f *files) Take(ctx context.Context, botPath, filename string, max int64) (string, error) {
+	data, err := f.bot.GetFile(botPath, max)
+	if err != nil {
+		return "", err
+	}
+	f.mu.Lock()
+	f.taken++
+	target := fmt.Sprintf("%s/%d", filesDir, f.taken)
+	f.mu.Unlock()
+	return target, f.core.PutFile(target, int64(len(data)), strings.NewReader(string(data)))
+}
+
+// Show implements gateway.Files.
+func (f *files) Show(corePath string) (string, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p, ok := f.shown[corePath]
+	return p, ok
+}
+
+// attachment copies the file of the run's message to where the bot can open it, and describes it for the worker.
+func (f *files) attachment(msg core.Message) (any, error) {
+	if msg.File == "" {
+		return nil, nil
+	}
+	data, err := f.core.GetFile(msg.File, 32<<20)
+	if err != nil {
+		return nil, fmt.Errorf("attachment: %w", err)
+	}
+	target := attachmentsDir + "/" + safeName(msg.FileName)
+	if err := f.bot.PutFile(target, int64(len(data)), strings.NewReader(string(data))); err != nil {
+		return nil, fmt.Errorf("attachment: %w", err)
+	}
+	f.mu.Lock()
+	f.shown[msg.File] = target
+	f.mu.Unlock()
+	return map[string]any{"path": target, "name": msg.FileName, "mime": msg.FileMime, "size": len(data)}, nil
+}
+
+// safeName makes a foreign file name one path component.
+func safeName(name string) string {
+	name = path.Base(strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r == '/' || r == '\\' {
+			return '_'
+		}
+		return r
+	}, strings.ToValidUTF8(name, "_")))
+	if name == "." || name == ".." || name == "/" || len(name) > 200 {
+		return "file"
+	}
+	return name
+}
