@@ -69,9 +69,26 @@ func wallTests(hostAddr string) []wallTest {
 			killed(wire.KilledMemory, func(s *Spec) { s.Memory = 32 << 20 }, "memory=268435456")},
 		{Wall{Name: "pids limit", Why: "the kernel refused to start more threads", Mend: cgroups}, wantPidsLimit},
 		{Wall{Name: "cpu time", Why: "a spinning run was killed at its limit", Mend: "a kernel with cgroup v2, or v1's cpuacct"},
-			killed(wire.KilledCPU, func(s *Spec) { s.CPU = 50 * time.Millisecond }, "spin")},
+			patiently(func(limit time.Duration) func(context.Context, *Client) error {
+				return killed(wire.KilledCPU, func(s *Spec) { s.CPU = limit }, "spin")
+			})},
 		{Wall{Name: "wall clock", Why: "a sleeping run was killed in time", Mend: "report this: it is a fault of mayfly-sandbox"},
-			killed(wire.KilledWall, func(s *Spec) { s.Wall = 100 * time.Millisecond }, "sleep=1h")},
+			patiently(func(limit time.Duration) func(context.Context, *Client) error {
+				return killed(wire.KilledWall, func(s *Spec) { s.Wall = limit }, "sleep=1h")
+			})},
+	}
+}
+
+// patiently tries a limit of time, and longer ones where a busy machine does not even open the sandbox within it.
+func patiently(try func(time.Duration) func(context.Context, *Client) error) func(context.Context, *Client) error {
+	return func(ctx context.Context, c *Client) error {
+		var err error
+		for limit := 100 * time.Millisecond; limit < 8*time.Second; limit *= 4 {
+			if err = try(limit)(ctx, c); !errors.Is(err, ErrDead) {
+				return err
+			}
+		}
+		return err
 	}
 }
 
