@@ -6,9 +6,10 @@ export GOTOOLCHAIN = auto
 GO = .tools/bin/go
 CORE = $(CURDIR)/.tools/bin/deltachat-rpc-server
 
-# Sandboxes need a cgroup of their own. Root makes one; a user gets one from systemd.
+# Sandboxes need a cgroup of their own. Root makes one; a user gets one from systemd, where one runs for the user.
 ifneq ($(shell id -u),0)
-DELEGATE = $(shell command -v systemd-run >/dev/null && echo systemd-run --user --scope --quiet --property=Delegate=yes)
+SCOPE = systemd-run --user --scope --quiet --property=Delegate=yes
+DELEGATE = $(shell $(SCOPE) true 2>/dev/null && echo $(SCOPE))
 endif
 
 .PHONY: demo test build setup lint bench clean
@@ -20,10 +21,11 @@ test: lint build
 	$(DELEGATE) $(GO) test -p 2 -timeout 9m ./...
 
 build: setup
-	$(GO) build -trimpath -o bin/ ./cmd/...
+	$(GO) build -o bin/ ./cmd/...
 
 lint: setup
-	@test -z "$$($(GO)fmt -l cmd examples internal test)" || { $(GO)fmt -l cmd examples internal test; echo "run gofmt -w on these"; exit 1; }
+	@unformatted=$$("$$($(GO) env GOROOT)/bin/gofmt" -l cmd examples internal test) || exit; \
+	test -z "$$unformatted" || { echo "run gofmt -w on these:"; echo "$$unformatted"; exit 1; }
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 
