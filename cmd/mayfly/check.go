@@ -99,6 +99,10 @@ func checkCore(ctx context.Context, path string) sandbox.Wall {
 // checkSandbox starts a broker and tries every wall.
 func checkSandbox(ctx context.Context, cfg config) []sandbox.Wall {
 	broker, err := startBroker(ctx, cfg)
+	var missing *sandbox.MissingError
+	if errors.As(err, &missing) {
+		return []sandbox.Wall{missing.Wall}
+	}
 	if err != nil {
 		return []sandbox.Wall{{Name: "broker", Required: true, Why: err.Error(), Mend: "set sandbox in the configuration to the path of mayfly-sandbox; see docs/SECURITY.md for what it needs of the kernel"}}
 	}
