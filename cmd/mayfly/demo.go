@@ -311,38 +311,57 @@ func (d *demoRun) printLife(o session.Outcome, reply time.Time) {
 	d.say("  %-18s %7.3f %14.1f", "core", o.Core.CPU.Seconds(), float64(o.Core.Memory)/1e6)
 }
 
-// talk lets the person at the terminal write to the bot until the input ends.
+// talk lets the person at the terminal write to the bot until the input ends, and then waits for what is under way.
 func (d *demoRun) talk(ctx context.Context) error {
 	d.say("\nWrite to the bot, a line a message; end with ctrl-D.")
-	go d.printReplies(ctx)
-	lines := make(chan string)
+	lines, replies := make(chan string), make(chan string)
 	go readLines(d.std.in, lines)
-	for {
+	go d.hear(ctx, replies)
+	asked := 0 // messages that no session has answered yet
+	var patience <-chan time.Time
+	for lines != nil || asked > 0 || patience != nil {
 		select {
 		case line, ok := <-lines:
 			if !ok {
-				return nil
+				lines, patience = nil, time.After(15*time.Second)
+			} else if strings.TrimSpace(line) != "" {
+				if _, err := d.user.Say(ctx, d.chat, line); err != nil {
+					return err
+				}
+				asked++
 			}
-			if strings.TrimSpace(line) == "" {
+		case o := <-d.outcomes:
+			if o.Run == nil {
 				continue
 			}
-			if _, err := d.user.Say(ctx, d.chat, line); err != nil {
-				return err
+			if o.Run.Status != bot.RunOK {
+				d.say("(the bot failed: %s)", o.Run.Message)
 			}
-		case <-d.outcomes:
+			if asked--; lines == nil && asked == 0 { // its reply is on the way
+				patience = time.After(time.Second)
+			}
+		case text := <-replies:
+			d.say("bot: %s", text)
+		case <-patience:
+			return nil
 		case <-ctx.Done():
 			return nil
 		}
 	}
+	return nil
 }
 
-func (d *demoRun) printReplies(ctx context.Context) {
+func (d *demoRun) hear(ctx context.Context, replies chan<- string) {
 	for {
 		m, err := d.user.Next(ctx)
 		if err != nil {
 			return
 		}
-		d.say("bot: %s", m.Text)
+		select {
+		case replies <- m.Text:
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 

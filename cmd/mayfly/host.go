@@ -67,7 +67,7 @@ func (h *host) open(ctx context.Context, done func(session.Outcome)) error {
 	if h.broker, err = startBroker(ctx, h.cfg); err != nil {
 		return err
 	}
-	if err := requireWalls(ctx, h.broker.Client()); err != nil {
+	if err := require(append(sandbox.Check(ctx, h.broker.Client()), checkCore(ctx, h.cfg.Core))); err != nil {
 		return err
 	}
 	h.submission = &outbox.SMTP{Addr: h.cfg.Relay.SMTP, TLS: outbox.TLSMode(h.cfg.Relay.SMTPSecurity), Credentials: h.credentials}
@@ -287,16 +287,16 @@ func startBroker(ctx context.Context, cfg config) (*sandbox.Broker, error) {
 	return broker, nil
 }
 
-// requireWalls refuses to go on while a required wall of the sandbox is missing.
-func requireWalls(ctx context.Context, client *sandbox.Client) error {
+// require refuses to go on while something is missing that bots need.
+func require(walls []sandbox.Wall) error {
 	var missing []error
-	for _, wall := range sandbox.Check(ctx, client) {
-		if wall.Required && !wall.InForce {
-			missing = append(missing, fmt.Errorf("the wall %q is missing: %s: %s", wall.Name, wall.Why, wall.Mend))
+	for _, w := range walls {
+		if w.Required && !w.InForce {
+			missing = append(missing, fmt.Errorf("%s: %s; to mend it: %s", w.Name, w.Why, w.Mend))
 		}
 	}
 	if len(missing) > 0 {
-		return fmt.Errorf("no bot runs on this machine:\n%w", errors.Join(missing...))
+		return fmt.Errorf("no bot can run on this machine:\n%w", errors.Join(missing...))
 	}
 	return nil
 }

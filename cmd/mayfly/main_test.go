@@ -1,0 +1,91 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"mayfly": main})
+}
+
+// TestScripts runs the command line as its users do. In the scripts, $CORE and $SANDBOX are the real core and broker.
+func TestScripts(t *testing.T) {
+	dir := t.TempDir()
+	build := exec.Command("go", "build", "-o", dir+"/", "mayfly/cmd/mayfly-sandbox")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	core, err := filepath.Abs("../../.tools/bin/deltachat-rpc-server")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(core); err != nil {
+		t.Fatalf("%v: run make setup", err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("CORE", core)
+			env.Setenv("SANDBOX", filepath.Join(dir, "mayfly-sandbox"))
+			return nil
+		},
+		RequireExplicitExec: true,
+	})
+}
+
+// TestDocumentedConfigIsTheDefault holds docs/mayfly.toml against the program: every key is there, with its default.
+func TestDocumentedConfigIsTheDefault(t *testing.T) {
+	text, err := os.ReadFile("../../docs/mayfly.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var documented config
+	if err := decodeConfig(text, &documented); err != nil {
+		t.Fatal(err)
+	}
+	if want := defaultConfig(); !reflect.DeepEqual(documented, want) {
+		t.Errorf("docs/mayfly.toml says\n%+v, the defaults are\n%+v", documented, want)
+	}
+	for _, key := range keysOf(reflect.TypeFor[config]()) {
+		if !strings.Contains(string(text), "\n"+key+" = ") {
+			t.Errorf("docs/mayfly.toml does not have the key %s", key)
+		}
+	}
+}
+
+func keysOf(t reflect.Type) []string {
+	var keys []string
+	for f := range t.Fields() {
+		if f.Type.Kind() == reflect.Struct {
+			keys = append(keys, keysOf(f.Type)...)
+		} else {
+			keys = append(keys, f.Tag.Get("toml"))
+		}
+	}
+	return keys
+}
+
+func TestStateHasOneDaemon(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	first, err := lockState(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lockState(path); err == nil || !strings.Contains(err.Error(), "another mayfly runs") {
+		t.Errorf("a second daemon got the lock: %v", err)
+	}
+	first.Close()
+	again, err := lockState(path)
+	if err != nil {
+		t.Errorf("the lock outlived its holder: %v", err)
+	}
+	again.Close()
+}
