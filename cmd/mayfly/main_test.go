@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"mayfly/internal/core/coretest"
 )
 
 func TestMain(m *testing.M) {
@@ -23,17 +25,10 @@ func TestScripts(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	core, err := filepath.Abs("../../.tools/bin/deltachat-rpc-server")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(core); err != nil {
-		t.Fatalf("%v: run make setup", err)
-	}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(env *testscript.Env) error {
-			env.Setenv("CORE", core)
+			env.Setenv("CORE", coretest.Binary(t))
 			env.Setenv("SANDBOX", filepath.Join(dir, "mayfly-sandbox"))
 			return nil
 		},

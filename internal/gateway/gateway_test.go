@@ -7,13 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"mayfly/internal/core/coretest"
 )
 
 // recorder stands where core is and keeps what reached it.
@@ -245,7 +245,7 @@ func TestNotifications(t *testing.T) {
 // TestPolicyNamesCoresMethods holds the table against the specification of the real core: a name that core does not know is
 // a mistake of ours, and so is a wrong number of parameters.
 func TestPolicyNamesCoresMethods(t *testing.T) {
-	out, err := exec.Command(corePath(t), "--openrpc").Output()
+	out, err := exec.Command(coretest.Binary(t), "--openrpc").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -277,19 +277,6 @@ func TestPolicyNamesCoresMethods(t *testing.T) {
 			t.Errorf("%s: refused without a reason", name)
 		}
 	}
-}
-
-// corePath finds the core that scripts/setup installs.
-func corePath(t *testing.T) string {
-	t.Helper()
-	path, err := filepath.Abs("../../.tools/bin/deltachat-rpc-server")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(path); err != nil {
-		t.Fatalf("%v: run make setup", err)
-	}
-	return path
 }
 
 func FuzzServe(f *testing.F) {

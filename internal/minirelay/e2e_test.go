@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -17,6 +16,7 @@ import (
 
 	"mayfly/internal/bot"
 	"mayfly/internal/core"
+	"mayfly/internal/core/coretest"
 )
 
 // realCore is a running deltachat-rpc-server with one account.
@@ -28,25 +28,10 @@ type realCore struct {
 	cmd     *exec.Cmd
 }
 
-func coreBinary(t testing.TB) string {
-	t.Helper()
-	if path := os.Getenv("MAYFLY_CORE"); path != "" {
-		return path
-	}
-	path, err := filepath.Abs("../../.tools/bin/deltachat-rpc-server")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(path); err != nil {
-		t.Fatalf("%v: run make tools, or set MAYFLY_CORE", err)
-	}
-	return path
-}
-
 // startCore starts core on its folder. It ends, at the latest, with the test.
 func startCore(t testing.TB, dir string) *realCore {
 	t.Helper()
-	cmd := exec.Command(coreBinary(t))
+	cmd := exec.Command(coretest.Binary(t))
 	cmd.Env = []string{"DC_ACCOUNTS_PATH=" + dir}
 	stdin, err := cmd.StdinPipe()
 	if err != nil {

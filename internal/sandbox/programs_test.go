@@ -25,7 +25,7 @@ func openCore(t testing.TB) *os.File {
 	}
 	f, err := os.Open(name)
 	if err != nil {
-		t.Fatal(err, "(run make tools)")
+		t.Fatal(err, "(run make setup)")
 	}
 	t.Cleanup(func() { f.Close() })
 	return f

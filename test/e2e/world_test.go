@@ -23,6 +23,7 @@ import (
 	"mayfly/internal/bot"
 	"mayfly/internal/bundle"
 	"mayfly/internal/core"
+	"mayfly/internal/core/coretest"
 	"mayfly/internal/install"
 	"mayfly/internal/ledger"
 	"mayfly/internal/mailbox"
@@ -67,19 +68,6 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	return code
-}
-
-// corePath finds the core that scripts/setup installs.
-func corePath(t *testing.T) string {
-	t.Helper()
-	path, err := filepath.Abs("../../.tools/bin/deltachat-rpc-server")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(path); err != nil {
-		t.Fatalf("%v: run make setup", err)
-	}
-	return path
 }
 
 // world is a relay and a host on it.
@@ -172,7 +160,7 @@ accounts = %s
 [log]
 level = "debug"
 format = "json"
-`, filepath.Join(w.dir, "state"), corePath(w.t), filepath.Join(binaries, "mayfly-sandbox"), w.imap, w.smtp,
+`, filepath.Join(w.dir, "state"), coretest.Binary(w.t), filepath.Join(binaries, "mayfly-sandbox"), w.imap, w.smtp,
 		filepath.Join(w.dir, "master-password"), accounts))
 	w.command = exec.Command(filepath.Join(binaries, "mayfly"), "serve", "-config", w.config)
 	w.log = &hostLog{news: make(chan struct{}, 1)}
@@ -385,7 +373,7 @@ func (w *world) person(name string) *person {
 	w.t.Helper()
 	host, imapPort := split(w.t, w.imap)
 	_, smtpPort := split(w.t, w.smtp)
-	u, err := user.Start(w.ctx, corePath(w.t), filepath.Join(w.dir, name), name, core.Transport{
+	u, err := user.Start(w.ctx, coretest.Binary(w.t), filepath.Join(w.dir, name), name, core.Transport{
 		Addr: name + "@" + domain, Password: rand.Text(), IMAPServer: host, IMAPPort: imapPort, SMTPServer: host, SMTPPort: smtpPort,
 	})
 	if err != nil {

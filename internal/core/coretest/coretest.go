@@ -30,7 +30,7 @@ func Binary(t testing.TB) string {
 	}
 	path := filepath.Join(dir, ".tools", "bin", "deltachat-rpc-server")
 	if _, err := os.Stat(path); err != nil {
-		t.Fatalf("%v: run make tools, or set MAYFLY_CORE", err)
+		t.Fatalf("%v: run make setup, or set MAYFLY_CORE", err)
 	}
 	return path
 }
