@@ -99,7 +99,7 @@ func run(begun time.Time, stdin io.Reader) error {
 		return missing("read-only root", err, "allow mounts to the broker's user namespaces (AppArmor, SystemCallFilter=@mount)")
 	}
 	if err := shrink(); err != nil {
-		return missing("dropped capabilities", err, "kernel 4.3 or newer")
+		return missing("dropped capabilities", err, "build mayfly-sandbox with CGO_ENABLED=0, as make does: with cgo, Go cannot drop them on every thread")
 	}
 	s := &server{spec: spec, control: control, launchers: launchers}
 	if err := s.hello(sockets); err != nil {
