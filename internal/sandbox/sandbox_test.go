@@ -157,6 +157,7 @@ func TestAttemptsFail(t *testing.T) {
 		{ProfileWorker, "fill=/data/big", unix.ENOSPC},
 		{ProfileWorker, "link=/data/link", unix.EPERM},
 		{ProfileWorker, "fork", unix.EPERM},
+		{ProfileWorker, "fork=9", unix.EPERM}, // 9 is mmap
 		{ProfileWorker, "clone3", unix.ENOSYS},
 		{ProfileWorker, "kill", unix.EPERM},
 		{ProfileWorker, "tgkill", unix.EPERM},
@@ -166,6 +167,8 @@ func TestAttemptsFail(t *testing.T) {
 		{ProfileCore, "connect=10.255.255.1:80", unix.ENETUNREACH},
 		{ProfileCore, "socket", unix.EPERM},
 		{ProfileCore, "fork", unix.EPERM},
+		{ProfileCore, "fork=9", unix.EPERM},
+		{ProfileCore, "wx", unix.EPERM},
 		{ProfileCore, "kill", unix.EPERM},
 		{ProfileCore, "tgkill", unix.EPERM},
 		{ProfileCore, "foreign", unix.EPERM},

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -91,8 +92,7 @@ func forbidden(name, value string) (string, error) {
 	case "execve":
 		return "", syscall.Exec(value, []string{value}, nil)
 	case "fork":
-		_, _, errno := unix.RawSyscall6(unix.SYS_CLONE, uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
-		return "", asError(errno)
+		return fork(value)
 	case "clone3":
 		_, _, errno := unix.RawSyscall(unix.SYS_CLONE3, 0, 0, 0)
 		return "", asError(errno)
@@ -113,12 +113,45 @@ func forbidden(name, value string) (string, error) {
 		_, err := unix.MemfdCreate("x", 0)
 		return "", err
 	case "wx":
-		_, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE|unix.PROT_EXEC, unix.MAP_ANON|unix.MAP_PRIVATE)
-		return "", err
+		return makeExecutable()
 	case "foreign":
 		return foreign()
 	}
 	return "", fmt.Errorf("no such attempt %q", name)
+}
+
+// fork starts a process, which exits at once. Its flags are no more than the signal that is to tell of its end, and may be any
+// number: also that of a system call that is allowed.
+func fork(signal string) (string, error) {
+	flags := uint64(unix.SIGCHLD)
+	if signal != "" {
+		var err error
+		if flags, err = strconv.ParseUint(signal, 10, 64); err != nil {
+			return "", err
+		}
+	}
+	pid, _, errno := unix.RawSyscall6(unix.SYS_CLONE, uintptr(flags), 0, 0, 0, 0, 0)
+	if errno == 0 && pid == 0 {
+		unix.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
+	}
+	return "", asError(errno)
+}
+
+// makeExecutable asks for memory to write and execute, with every number in the bits of its protection that mean nothing, and
+// every system call's first argument as its address.
+func makeExecutable() (string, error) {
+	for _, addr := range []uintptr{0, unix.PR_SET_NAME, 0x1002, 7} {
+		for prot := uintptr(0); prot < 512; prot++ {
+			if prot&(unix.PROT_WRITE|unix.PROT_EXEC) != unix.PROT_WRITE|unix.PROT_EXEC {
+				continue
+			}
+			_, _, errno := unix.RawSyscall6(unix.SYS_MMAP, addr, 4096, prot, unix.MAP_ANON|unix.MAP_PRIVATE, ^uintptr(0), 0)
+			if errno != unix.EPERM {
+				return fmt.Sprintf("mmap(%#x, 4096, %#x)", addr, prot), asError(errno)
+			}
+		}
+	}
+	return "", unix.EPERM
 }
 
 func asError(errno syscall.Errno) error {

@@ -1,8 +1,10 @@
 package stage
 
-import seccomp "github.com/elastic/go-seccomp-bpf"
+import "golang.org/x/sys/unix"
 
-// commonArch are the calls of common that only arm64 has, by the name of the library's table for newfstatat.
-func commonArch() []string { return []string{"fstatat"} }
+const nativeArch = unix.AUDIT_ARCH_AARCH64
 
-func conditionsArch() []seccomp.NameWithConditions { return nil }
+// commonArch are the calls of common that go by another name on arm64: newfstatat, by that of its table.
+func commonArch() []uint32 { return []uint32{unix.SYS_FSTATAT} }
+
+func conditionsArch() []rule { return nil }
