@@ -1,0 +1,103 @@
+package relay
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"github.com/emersion/go-smtp"
+
+	"mayfly/internal/gate"
+)
+
+// filter is what a relay's filtermail is: Postfix hands it every submitted mail before it answers the client, and it hands back
+// to Postfix, at another port, what is OpenPGP-encrypted or a handshake.
+type filter struct {
+	server   *smtp.Server
+	reinject string
+	serving  sync.WaitGroup
+
+	passed, refused atomic.Int64
+}
+
+func serveFilter(listener net.Listener, reinject string) (*filter, error) {
+	f := &filter{reinject: reinject}
+	f.server = smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return &filtering{filter: f}, nil }))
+	f.server.Domain = "filter.test"
+	f.server.MaxMessageBytes = 32 << 20
+	f.server.MaxRecipients = 1000
+	f.serving.Go(func() { _ = f.server.Serve(listener) }) // it ends with an error when it is closed
+	return f, nil
+}
+
+func (f *filter) close() error {
+	err := f.server.Close()
+	f.serving.Wait()
+	if errors.Is(err, net.ErrClosed) || errors.Is(err, smtp.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// filtering is one connection of Postfix.
+type filtering struct {
+	filter *filter
+	from   string
+	to     []string
+}
+
+func (s *filtering) Mail(from string, _ *smtp.MailOptions) error {
+	s.from = from
+	return nil
+}
+
+func (s *filtering) Rcpt(to string, _ *smtp.RcptOptions) error {
+	s.to = append(s.to, to)
+	return nil
+}
+
+func (s *filtering) Data(r io.Reader) error {
+	mail, err := io.ReadAll(r) // bounded by MaxMessageBytes
+	if err != nil {
+		return err
+	}
+	if gate.LooksEncrypted(mail) != nil && !gate.IsHandshake(mail) {
+		s.filter.refused.Add(1)
+		return &smtp.SMTPError{Code: 523, EnhancedCode: smtp.NoEnhancedCode, Message: "Encryption Needed: Invalid Unencrypted Mail"}
+	}
+	s.filter.passed.Add(1)
+	return s.handBack(mail)
+}
+
+// handBack gives the mail to Postfix, and Postfix's answer to the client.
+func (s *filtering) handBack(mail []byte) error {
+	c, err := smtp.Dial(s.filter.reinject)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := c.Mail(s.from, nil); err != nil {
+		return err
+	}
+	for _, to := range s.to {
+		if err := c.Rcpt(to, nil); err != nil {
+			return err
+		}
+	}
+	w, err := c.Data()
+	if err != nil {
+		return err
+	}
+	if _, err := w.Write(mail); err != nil {
+		return err
+	}
+	if err := w.Close(); err != nil {
+		return err
+	}
+	return c.Quit()
+}
+
+func (s *filtering) Reset()        { s.from, s.to = "", nil }
+func (s *filtering) Logout() error { return nil }
