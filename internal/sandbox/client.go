@@ -16,7 +16,8 @@ import (
 	"mayfly/internal/sandbox/wire"
 )
 
-// endTimeout is how long Close waits for the broker's Result. A kill takes milliseconds; this only bounds a broken broker.
+// endTimeout is how long the broker's Result is waited for after the end of a run. A kill takes milliseconds; this only bounds a
+// broken broker.
 const endTimeout = 10 * time.Second
 
 // Client opens sandboxes at a broker.
@@ -43,8 +44,11 @@ type Sandbox struct {
 	dead    chan struct{} // closed when result and err are set
 	result  wire.Result
 	err     error
+	over    sync.Once
 	closing sync.Once
 	readers sync.WaitGroup
+
+	patience time.Duration // from the end of a run to the broker's Result
 }
 
 type exit struct {
@@ -75,7 +79,7 @@ func (c *Client) Open(ctx context.Context, spec Spec) (*Sandbox, error) {
 
 func newSandbox(spec Spec) *Sandbox {
 	s := &Sandbox{spec: spec, stdio: make(map[string]Stdio), exits: make(map[string]*exit), listeners: make(map[uint16]net.Listener),
-		turn: make(chan struct{}, 1), replies: make(chan wire.Frame), hello: make(chan error, 1), dead: make(chan struct{})}
+		turn: make(chan struct{}, 1), replies: make(chan wire.Frame), hello: make(chan error, 1), dead: make(chan struct{}), patience: endTimeout}
 	s.turn <- struct{}{}
 	return s
 }
@@ -117,13 +121,24 @@ func (s *Sandbox) send(ctx context.Context, addr string, w wire.Spec) error {
 	return nil
 }
 
+// dial connects to the broker. Its socket was made by root (systemd) or by ourselves: the name of a broker that has died can be
+// taken by anybody, who would get the bots' accounts next.
 func dial(ctx context.Context, addr string) (*wire.Conn, error) {
 	var d net.Dialer
 	c, err := d.DialContext(ctx, "unixpacket", addr)
 	if err != nil {
 		return nil, fmt.Errorf("reach the sandbox broker (is mayfly-sandbox running?): %w", err)
 	}
-	return wire.NewConn(c.(*net.UnixConn)), nil
+	conn := wire.NewConn(c.(*net.UnixConn))
+	peer, err := conn.Peer()
+	if err == nil && peer.Uid != 0 && int(peer.Uid) != os.Geteuid() {
+		err = fmt.Errorf("its socket %s was made by uid %d (process %d), neither root nor us: somebody has taken its place", addr, peer.Uid, peer.Pid)
+	}
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("reach the sandbox broker: %w", err)
+	}
+	return conn, nil
 }
 
 // pipes makes a program's standard streams: our ends, which have deadlines, and the program's ends in order.
@@ -184,21 +199,39 @@ func (s *Sandbox) awaitHello(ctx context.Context) error {
 
 // readBroker waits for the Result, and so for the death of the run.
 func (s *Sandbox) readBroker() {
-	f, err := s.broker.Read()
-	if err == nil && f.Kind != wire.KindResult {
-		err = fmt.Errorf("%w: frame %q from the broker", ErrProtocol, f.Kind)
-	}
-	if err == nil {
-		err = f.Decode(&s.result)
-	}
-	f.CloseFiles()
-	s.err = deadError(s.result)
-	if err != nil {
+	result, err := s.readResult()
+	switch {
+	case err == nil:
+		s.result, s.err = result, deadError(result)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		s.err = fmt.Errorf("%w: the broker does not say how it ended: %w", ErrDead, err)
+	case errors.Is(err, ErrProtocol):
+		s.err = fmt.Errorf("%w: %w", ErrDead, err)
+	default:
 		s.err = fmt.Errorf("%w: the broker hung up (does its -allow-uid name uid %d?): %w", ErrDead, os.Geteuid(), err)
 	}
 	close(s.dead)
 	s.control.Close()
 	s.broker.Close()
+}
+
+func (s *Sandbox) readResult() (wire.Result, error) {
+	f, err := s.broker.Read()
+	f.CloseFiles()
+	if err != nil {
+		return wire.Result{}, err
+	}
+	var r wire.Result
+	if f.Kind != wire.KindResult {
+		return wire.Result{}, fmt.Errorf("%w: frame %q from the broker", ErrProtocol, f.Kind)
+	}
+	if err := f.Decode(&r); err != nil {
+		return wire.Result{}, err
+	}
+	if err := r.Check(); err != nil {
+		return wire.Result{}, err
+	}
+	return r, nil
 }
 
 // readControl sorts the stage's frames until the control socket ends, and then ends the run.
@@ -223,8 +256,13 @@ func (s *Sandbox) readControl() {
 	}
 }
 
-// hangUp tells the broker that the run is over. The Result comes by readBroker.
-func (s *Sandbox) hangUp() { s.broker.Socket().CloseWrite() }
+// hangUp tells the broker that the run is over. The Result comes by readBroker, or the end of our patience.
+func (s *Sandbox) hangUp() {
+	s.over.Do(func() {
+		s.broker.Socket().SetReadDeadline(time.Now().Add(s.patience))
+		s.broker.Socket().CloseWrite()
+	})
+}
 
 // takeHello makes listeners of the sockets that the stage opened, and checks that they are what was asked for.
 func (s *Sandbox) takeHello(f wire.Frame) error {
@@ -426,12 +464,7 @@ func (s *Sandbox) archiveLimit(dir string) int64 {
 func (s *Sandbox) Close() (Result, error) {
 	s.closing.Do(func() {
 		s.hangUp()
-		select {
-		case <-s.dead:
-		case <-time.After(endTimeout):
-			s.broker.Close()
-			<-s.dead
-		}
+		<-s.dead
 		s.readers.Wait()
 		s.closeFiles()
 	})

@@ -99,6 +99,47 @@ func cgroupsOf(t *testing.T, pattern string) []string {
 	return found
 }
 
+// TestKilledBrokerLeavesNothing: the kernel ends what the broker had started, and the run's owner learns of it.
+func TestKilledBrokerLeavesNothing(t *testing.T) {
+	b, err := StartBroker(t.Context(), StartOptions{Binary: binary})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	s, err := b.Client().Open(t.Context(), testSpec("wait"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.Start("probe"); err != nil {
+		t.Fatal(err)
+	}
+	procs := childrenOf(t, b.PID())
+	procs = append(procs, childrenOf(t, procs[0])...)
+	if len(procs) != 2 {
+		t.Fatalf("processes %v: want a stage and a program", procs)
+	}
+	b.cmd.Process.Kill()
+	select {
+	case <-s.Dead():
+	case <-time.After(5 * time.Second):
+		t.Error("the run is still taken to live")
+	}
+	for _, pid := range procs {
+		eventually(t, fmt.Sprintf("process %d outlives its broker", pid), func() bool {
+			_, err := os.Stat(fmt.Sprintf("/proc/%d", pid))
+			return os.IsNotExist(err)
+		})
+	}
+	if _, err := b.Client().Open(t.Context(), testSpec()); err == nil {
+		t.Error("a sandbox was opened at a dead broker")
+	}
+	b.Close()
+	if left := cgroupsOf(t, filepath.Base(b.tree.V1["pids"]+b.tree.V2)); len(left) > 0 {
+		t.Errorf("cgroups are left: %v", left)
+	}
+}
+
 func TestManyRunsLeaveNothing(t *testing.T) {
 	one := func() {
 		spec := testSpec("whoami")

@@ -1,10 +1,13 @@
 package sandbox
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -16,7 +19,7 @@ import (
 )
 
 // runBroker runs the broker as the daemon never would, as uid, and gives what it says before it ends.
-func runBroker(t *testing.T, uid uint32, caps []uintptr, args ...string) string {
+func runBroker(t *testing.T, uid, gid uint32, caps []uintptr, args ...string) string {
 	t.Helper()
 	f, err := os.Open(binary)
 	if err != nil {
@@ -30,7 +33,7 @@ func runBroker(t *testing.T, uid uint32, caps []uintptr, args ...string) string 
 	defer socket.Close()
 	var out bytes.Buffer
 	cmd := exec.Cmd{Path: "/proc/self/fd/4", Args: append([]string{"mayfly-sandbox", "broker"}, args...), Dir: "/", Stderr: &out,
-		ExtraFiles: []*os.File{socket, f}, SysProcAttr: &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}, AmbientCaps: caps}}
+		ExtraFiles: []*os.File{socket, f}, SysProcAttr: &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: gid}, AmbientCaps: caps}}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -48,10 +51,11 @@ func TestBrokerRefusesToStart(t *testing.T) {
 		got  string
 		want string
 	}{
-		{"as root", runBroker(t, 0, nil, "-allow-uid", "0"), "must not run as uid 0"},
-		{"with capabilities", runBroker(t, DefaultUID, []uintptr{capSysAdmin}, "-allow-uid", "0"), "must not have capabilities"},
-		{"without a peer", runBroker(t, DefaultUID, nil), "at least one -allow-uid"},
-		{"without cgroups", runBroker(t, DefaultUID, nil, "-allow-uid", "0"), "no cgroup to limit runs with"},
+		{"as root", runBroker(t, 0, DefaultUID, nil, "-allow-uid", "0"), "must not run as uid 0"},
+		{"as root's group", runBroker(t, DefaultUID, 0, nil, "-allow-uid", "0"), "must not run as uid 0 or gid 0"},
+		{"with capabilities", runBroker(t, DefaultUID, DefaultUID, []uintptr{capSysAdmin}, "-allow-uid", "0"), "must not have capabilities"},
+		{"without a peer", runBroker(t, DefaultUID, DefaultUID, nil), "at least one -allow-uid"},
+		{"without cgroups", runBroker(t, DefaultUID, DefaultUID, nil, "-allow-uid", "0"), "no cgroup to limit runs with"},
 	}
 	for _, tt := range tests {
 		if !strings.Contains(tt.got, tt.want) {
@@ -85,6 +89,55 @@ func TestBrokerRefusesStrangers(t *testing.T) {
 func strangerMain(addr string) int {
 	_, err := NewClient(addr).Open(context.Background(), testSpec())
 	os.Stdout.WriteString(err.Error())
+	return 0
+}
+
+// TestImpostorsGetNothing: when a broker dies, anybody can take the name of its socket. The next run must not be handed over.
+func TestImpostorsGetNothing(t *testing.T) {
+	name := "@mayfly-impostor-" + t.Name()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = []string{"MAYFLY_TEST_IMPOSTOR=" + name}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65533, Gid: 65533}}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	lines := bufio.NewScanner(out)
+	if !lines.Scan() || lines.Text() != "listening" {
+		t.Fatalf("the impostor does not listen: %q", lines.Text())
+	}
+	if _, err := NewClient(name).Open(t.Context(), testSpec()); err == nil || !strings.Contains(err.Error(), "uid 65533") {
+		t.Errorf("opening a sandbox at an impostor: %v", err)
+	}
+	if lines.Scan(); lines.Text() != "got nothing" {
+		t.Errorf("the impostor says %q", lines.Text())
+	}
+}
+
+// impostorMain is TestImpostorsGetNothing's other half.
+func impostorMain(name string) int {
+	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: name, Net: "unixpacket"})
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	fmt.Println("listening")
+	sock, err := l.AcceptUnix()
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	f, err := wire.NewConn(sock).Read()
+	if err != nil {
+		fmt.Println("got nothing")
+		return 0
+	}
+	fmt.Printf("got %s and %d files\n", f.Payload, len(f.Files))
 	return 0
 }
 
@@ -183,9 +236,99 @@ func FuzzStage(f *testing.F) {
 // socket.
 func fakeSandbox(t *testing.T) (*Sandbox, *wire.Conn) {
 	t.Helper()
-	spec := testSpec()
-	s := newSandbox(spec)
+	s := newSandbox(testSpec())
 	s.exits["probe"] = &exit{done: make(chan struct{})}
+	stage, broker := connect(t, s)
+	go func() {
+		defer broker.Close()
+		broker.Read()
+		broker.SendJSON(wire.KindResult, wire.Result{Wall: 1})
+	}()
+	return s, stage
+}
+
+// TestSilentBrokerIsNotWaitedFor: the stage is gone, and the broker, stopped or hung, says nothing.
+func TestSilentBrokerIsNotWaitedFor(t *testing.T) {
+	s := newSandbox(testSpec())
+	s.patience = 100 * time.Millisecond
+	stage, _ := connect(t, s)
+	stage.Close()
+	select {
+	case <-s.Dead():
+	case <-time.After(5 * time.Second):
+		t.Fatal("the run is still taken to live")
+	}
+	if err := s.Start("probe"); !errors.Is(err, ErrDead) {
+		t.Errorf("start: %v", err)
+	}
+}
+
+// TestResultsAreChecked: what a broker says about a run is counted against its bot, and told to its author.
+func TestResultsAreChecked(t *testing.T) {
+	for _, r := range []wire.Result{
+		{Wall: 1, CPU: -1},
+		{Wall: -1},
+		{Wall: 1, Memory: -1},
+		{Wall: 1, Killed: "by the broker"},
+		{Wall: 1, Message: strings.Repeat("x", 9000)},
+		{Wall: 1, Missing: &wire.Missing{Name: strings.Repeat("x", 9000)}},
+	} {
+		s := newSandbox(testSpec())
+		_, broker := connect(t, s)
+		broker.SendJSON(wire.KindResult, r)
+		if got, err := s.Close(); !errors.Is(err, ErrDead) || got != (Result{}) {
+			t.Errorf("%.100v was taken as %.100v, %v", r, got, err)
+		}
+	}
+}
+
+// TestLingeringSocketsAreLetGo: a stage sends both ends of a connection that is full, and whose end would wait for its bytes to
+// be read. Closing them must not take longer than the run.
+func TestLingeringSocketsAreLetGo(t *testing.T) {
+	s := newSandbox(testSpec())
+	s.patience = 100 * time.Millisecond
+	stage, _ := connect(t, s)
+	l := listenLoopback(t)
+	full, err := net.Dial("tcp4", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	full.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
+	io.Copy(full, zeros{})
+	full.(*net.TCPConn).SetLinger(3)
+	var files []*os.File
+	for _, c := range []net.Conn{full, other} {
+		f, err := c.(*net.TCPConn).File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, f)
+		c.Close()
+	}
+	if err := stage.SendJSON(wire.KindHello, wire.Hello{Listeners: 2}, files...); err != nil {
+		t.Fatal(err)
+	}
+	wire.Frame{Files: files}.CloseFiles()
+	begun := time.Now()
+	if err := s.awaitHello(t.Context()); err == nil {
+		t.Fatal("two files that nobody asked for were taken")
+	}
+	if took := time.Since(begun); took > time.Second {
+		t.Errorf("closing what a stage sent took %s", took)
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { return len(p), nil }
+
+// connect gives s a stage and a broker, and returns their ends.
+func connect(t *testing.T, s *Sandbox) (stage, broker *wire.Conn) {
+	t.Helper()
 	var ends [2]*wire.Conn
 	for i, ours := range []**wire.Conn{&s.control, &s.broker} {
 		conn, file, err := wire.Pair()
@@ -197,13 +340,8 @@ func fakeSandbox(t *testing.T) (*Sandbox, *wire.Conn) {
 			t.Fatal(err)
 		}
 	}
-	go func() {
-		defer ends[1].Close()
-		ends[1].Read()
-		ends[1].SendJSON(wire.KindResult, wire.Result{Wall: 1})
-	}()
 	s.readers.Go(s.readBroker)
 	s.readers.Go(s.readControl)
 	t.Cleanup(func() { s.Close() })
-	return s, ends[0]
+	return ends[0], ends[1]
 }

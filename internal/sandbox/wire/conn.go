@@ -98,6 +98,25 @@ func Pair() (*Conn, *os.File, error) {
 // Socket is the socket beneath, for deadlines and credentials.
 func (c *Conn) Socket() *net.UnixConn { return c.sock }
 
+// Peer is who made the other end: who called socketpair, connect, or for a client listen (SO_PEERCRED, unix(7)).
+func (c *Conn) Peer() (*unix.Ucred, error) {
+	raw, err := c.sock.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var cred *unix.Ucred
+	var credErr error
+	if err := raw.Control(func(fd uintptr) {
+		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); err != nil {
+		return nil, err
+	}
+	if credErr != nil {
+		return nil, fmt.Errorf("who is the peer: %w", credErr)
+	}
+	return cred, nil
+}
+
 // Close closes the socket; a blocked Read or Write returns.
 func (c *Conn) Close() error { return c.sock.Close() }
 
@@ -185,10 +204,16 @@ func parseFiles(oob []byte) ([]*os.File, error) {
 			continue
 		}
 		for _, fd := range fds {
+			dontLinger(fd)
 			files = append(files, os.NewFile(uintptr(fd), "passed"))
 		}
 	}
 	return files, nil
+}
+
+// dontLinger makes a socket's close return at once. With SO_LINGER, its sender could make it last.
+func dontLinger(fd int) {
+	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{}) // most files are no sockets
 }
 
 func closeAll(files []*os.File) {

@@ -316,6 +316,29 @@ type Result struct {
 	Missing   *Missing      `json:"missing,omitempty"` // why the run was refused
 }
 
+// maxText bounds the texts of a Result, in bytes. The broker clips them shorter.
+const maxText = 8 << 10
+
+// Check bounds what a broker may say of a run.
+func (r *Result) Check() error {
+	switch r.Killed {
+	case "", KilledWall, KilledCPU, KilledMemory:
+	default:
+		return fmt.Errorf("%w: a run killed by %.20q", ErrProtocol, r.Killed)
+	}
+	if r.CPU < 0 || r.Wall <= 0 || r.Memory < 0 {
+		return fmt.Errorf("%w: a run of cpu %s, wall %s, memory %d", ErrProtocol, r.CPU, r.Wall, r.Memory)
+	}
+	text := len(r.Message)
+	if m := r.Missing; m != nil {
+		text += len(m.Name) + len(m.Why) + len(m.Mend)
+	}
+	if text > maxText {
+		return fmt.Errorf("%w: a run described in %d bytes", ErrProtocol, text)
+	}
+	return nil
+}
+
 // Missing is a wall that could not be put up. The run that needed it was refused.
 type Missing struct {
 	Name string `json:"name"`
