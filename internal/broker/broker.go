@@ -28,6 +28,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -123,10 +124,13 @@ func serve(o options, log *slog.Logger) error {
 	return tree.Empty()
 }
 
-// checkPrivilege refuses what would make a namespace dangerous: uid 0 and capabilities.
+// checkPrivilege refuses what would make a namespace dangerous: uid 0, gid 0 and capabilities. Every thread, from any of which a
+// stage may be forked, loses the ways to gain some.
 func checkPrivilege() error {
-	if os.Geteuid() == 0 || os.Getuid() == 0 {
-		return errors.New("the broker must not run as uid 0: give it a user of its own")
+	uid, euid, suid := unix.Getresuid()
+	gid, egid, sgid := unix.Getresgid()
+	if slices.Contains([]int{uid, euid, suid, gid, egid, sgid}, 0) {
+		return errors.New("the broker must not run as uid 0 or gid 0: give it a user of its own")
 	}
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
@@ -136,8 +140,8 @@ func checkPrivilege() error {
 	if data[0].Effective|data[1].Effective|data[0].Permitted|data[1].Permitted != 0 {
 		return errors.New("the broker must not have capabilities: start it without AmbientCapabilities and file capabilities")
 	}
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return fmt.Errorf("set no_new_privs: %w", err)
+	if _, _, errno := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); errno != 0 {
+		return fmt.Errorf("set no_new_privs on all threads (build mayfly-sandbox with CGO_ENABLED=0): %w", errno)
 	}
 	return nil
 }
@@ -202,11 +206,11 @@ func (s *server) accept(ctx context.Context, l *net.UnixListener) {
 // handle serves one connection from its Spec to its Result.
 func (s *server) handle(ctx context.Context, sock *net.UnixConn) {
 	defer sock.Close()
-	if err := s.admit(sock); err != nil {
+	conn := wire.NewConn(sock)
+	if err := s.admit(conn); err != nil {
 		s.log.Warn("broker: refused a peer", "err", err)
 		return
 	}
-	conn := wire.NewConn(sock)
 	if s.active.Add(1) > maxRuns {
 		s.active.Add(-1)
 		_ = conn.SendJSON(wire.KindResult, wire.Result{Wall: 1, Message: fmt.Sprintf("more than %d runs at a time", maxRuns)})
@@ -237,20 +241,10 @@ func explain(r *wire.Result, err error) {
 	r.Message = wire.Clip(strings.TrimSpace(r.Message + " " + err.Error()))
 }
 
-func (s *server) admit(sock *net.UnixConn) error {
-	raw, err := sock.SyscallConn()
+func (s *server) admit(conn *wire.Conn) error {
+	cred, err := conn.Peer()
 	if err != nil {
 		return err
-	}
-	var cred *unix.Ucred
-	var credErr error
-	if err := raw.Control(func(fd uintptr) {
-		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); err != nil {
-		return err
-	}
-	if credErr != nil {
-		return credErr
 	}
 	if !slices.Contains(s.uids, int(cred.Uid)) {
 		return fmt.Errorf("uid %d (process %d) may not open sandboxes: see -allow-uid", cred.Uid, cred.Pid)

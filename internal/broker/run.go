@@ -129,12 +129,13 @@ func startStage(group *cgroup.Group, spec wire.Spec, files []*os.File) *process 
 	go func() {
 		defer close(p.done)
 		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
 		p.startErr = p.start(group, spec, files)
 		close(started)
-		if p.startErr == nil {
-			_ = p.cmd.Wait() // its state is read from cmd.ProcessState
+		if p.startErr != nil {
+			return // the thread, which may not have come out of the group, ends with its goroutine
 		}
+		_ = p.cmd.Wait() // its state is read from cmd.ProcessState
+		runtime.UnlockOSThread()
 	}()
 	<-started
 	return p

@@ -44,6 +44,27 @@ func TestPosture(t *testing.T) {
 	}
 }
 
+// TestBrokerPosture looks at the broker: no thread of it, from any of which a stage may be forked, can gain anything.
+func TestBrokerPosture(t *testing.T) {
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", broker.PID()))
+	if err != nil || len(tasks) < 2 {
+		t.Fatal("no threads", tasks, err)
+	}
+	uid := fmt.Sprintf("\t%d\t%[1]d\t%[1]d\t%[1]d\n", DefaultUID)
+	for _, task := range tasks {
+		b, err := os.ReadFile(task)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{"Uid:" + uid, "Gid:" + uid, "Groups:\t \n", "NoNewPrivs:\t1", "CapInh:\t0000000000000000",
+			"CapPrm:\t0000000000000000", "CapEff:\t0000000000000000", "CapAmb:\t0000000000000000"} {
+			if !strings.Contains(string(b), want) {
+				t.Errorf("%s has no %q:\n%s", task, want, b)
+			}
+		}
+	}
+}
+
 type liveRun struct {
 	stage    int
 	programs []int
@@ -165,8 +186,10 @@ func checkMounts(t *testing.T, pid int) {
 	if len(lines) != len(want) {
 		t.Errorf("%d mounts, want %d: %q", len(lines), len(want), lines)
 	}
-	if root, err := os.Readlink(fmt.Sprintf("/proc/%d/root", pid)); err != nil || root != "/" {
-		t.Errorf("root is %s, %v", root, err)
+	for _, link := range []string{"root", "cwd"} {
+		if at, err := os.Readlink(fmt.Sprintf("/proc/%d/%s", pid, link)); err != nil || at != "/" {
+			t.Errorf("%s is %s, %v", link, at, err)
+		}
 	}
 	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/root/", pid))
 	if err != nil || len(entries) != 2 {
@@ -207,10 +230,13 @@ func checkProgram(t *testing.T, pid int) {
 		}
 	}
 	limits := strings.Join(strings.Fields(readProc(t, pid, "limits")), " ")
-	for _, want := range []string{"Max open files 256 256", "Max core file size 0 0", "Max locked memory 0 0"} {
+	for _, want := range []string{"Max open files 256 256", "Max core file size 1 1", "Max locked memory 0 0"} {
 		if !strings.Contains(limits, want) {
 			t.Errorf("program %d: want %q in %s", pid, want, limits)
 		}
+	}
+	if info, err := os.Stat(fmt.Sprintf("/proc/%d/mem", pid)); err != nil || !ownedByRoot(info) {
+		t.Errorf("program %d: /proc/pid/mem is not root's: it is dumpable", pid)
 	}
 	if adj := strings.TrimSpace(readProc(t, pid, "oom_score_adj")); adj != "1000" {
 		t.Errorf("program %d: oom_score_adj %s, want 1000: it shall die before the stage", pid, adj)

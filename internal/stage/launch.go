@@ -137,13 +137,15 @@ func launch(args []string, builtins map[string]Builtin, stdin, stdout, stderr *o
 // confine puts the resource limits and the seccomp profile on this process. The capabilities are gone already.
 func confine(p wire.Program, fsize int64) error {
 	unix.Umask(0o077)
+	if err := noCore(p); err != nil {
+		return err
+	}
 	for _, l := range []struct {
 		name  string
 		which int
 		value uint64
 	}{
 		{"nofile", unix.RLIMIT_NOFILE, maxOpenFiles},
-		{"core", unix.RLIMIT_CORE, 0},
 		{"memlock", unix.RLIMIT_MEMLOCK, 0},
 		{"msgqueue", unix.RLIMIT_MSGQUEUE, 0},
 		{"fsize", unix.RLIMIT_FSIZE, uint64(fsize)},
@@ -156,6 +158,27 @@ func confine(p wire.Program, fsize int64) error {
 		return fmt.Errorf("close files on exec: %w", err)
 	}
 	return loadProfile(p.Profile)
+}
+
+// noCore sees to it that no program is ever dumped: by a limit of 1 byte, at which the kernel gives up. At 0 it would still start
+// the host's handler, as root, where core_pattern names one (core(5)). What is not executed is undumpable besides.
+func noCore(p wire.Program) error {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_CORE, &l); err != nil {
+		return fmt.Errorf("read rlimit core: %w", err)
+	}
+	l.Max = min(l.Max, 1) // we may not raise it again
+	l.Cur = l.Max
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &l); err != nil {
+		return fmt.Errorf("set rlimit core: %w", err)
+	}
+	if p.Binary {
+		return nil
+	}
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("become undumpable: %w", err)
+	}
+	return nil
 }
 
 // awaitWord blocks until the stage gives the word.
