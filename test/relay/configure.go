@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"text/template"
+	"time"
 )
 
 //go:embed config
@@ -85,7 +86,10 @@ func (r *Relay) configure(v *values) error {
 		if err := t.Execute(&text, v); err != nil {
 			return fmt.Errorf("config: %w", err)
 		}
-		if err := os.WriteFile(filepath.Join(r.dir, path), text.Bytes(), 0o644); err != nil {
+		path = filepath.Join(r.dir, path)
+		// Postfix reads a file that is younger than two seconds again and again, until it is not.
+		old := time.Now().Add(-time.Minute)
+		if err := errors.Join(os.WriteFile(path, text.Bytes(), 0o644), os.Chtimes(path, old, old)); err != nil {
 			return err
 		}
 	}

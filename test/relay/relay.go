@@ -143,9 +143,7 @@ func (r *Relay) start(config Config) error {
 	if err := r.run("Dovecot", "dovecot", "-F", "-c", filepath.Join(r.dir, "dovecot.conf")); err != nil {
 		return err
 	}
-	// Postfix closes every descriptor that it may have, one by one: a million take seconds.
-	few := `ulimit -n 4096 && exec "$@"`
-	if err := r.run("Postfix", "sh", "-c", few, "sh", postfixMaster, "-c", filepath.Join(r.dir, "postfix", "etc"), "-d"); err != nil {
+	if err := r.run("Postfix", postfixMaster, "-c", filepath.Join(r.dir, "postfix", "etc"), "-d"); err != nil {
 		return err
 	}
 	return r.await(r.IMAP, r.IMAPTLS, r.LMTP, r.Submission, r.SubmissionTLS, r.SubmissionPlain, v.Reinject)
