@@ -32,11 +32,11 @@ func (s *server) run(ctx context.Context, conn *wire.Conn, spec wire.Spec, files
 	name := fmt.Sprintf("%d-%s", s.serial.Add(1), spec.Name)
 	group, err := s.tree.NewGroup(name, cgroup.Limits{Memory: spec.Limit(), Pids: spec.Pids})
 	if err != nil {
-		return wire.Result{Wall: time.Since(begun)}, missingLimits(err)
+		return wire.Result{UID: os.Geteuid(), Wall: time.Since(begun)}, missingLimits(err)
 	}
 	process := startStage(group, spec, files)
 	wire.Frame{Files: files}.CloseFiles()
-	r := wire.Result{Killed: s.watch(ctx, conn, spec, group, process)}
+	r := wire.Result{UID: os.Geteuid(), Killed: s.watch(ctx, conn, spec, group, process)}
 	err = process.err()
 	r.Wall = time.Since(begun)
 	measure(group, &r)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"syscall"
 	"time"
@@ -15,7 +16,8 @@ import (
 )
 
 // Check tries the walls, each by a program in a sandbox that runs against it. It takes about a second. A required wall that is
-// not in force means that no run may be started; the Mend says what to do about it.
+// not in force means that no run may be started; the Mend says what to do about it. The last wall, a uid of the broker's own, is
+// not required: without root there is no way to it but the units.
 func Check(ctx context.Context, c *Client) []Wall {
 	host, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -38,7 +40,23 @@ func Check(ctx context.Context, c *Client) []Wall {
 		}
 		walls = append(walls, w)
 	}
-	return walls
+	return append(walls, checkOwnUID(ctx, c))
+}
+
+// checkOwnUID compares the uid that a run had, outside of its namespaces, with ours.
+func checkOwnUID(ctx context.Context, c *Client) Wall {
+	w := Wall{Name: "own uid", Mend: "start mayfly as root, or the broker by systemd as a user of its own"}
+	_, _, result, err := runProbe(ctx, c, checkSpec(ProfileWorker, "whoami"))
+	switch {
+	case err != nil:
+		w.Why = err.Error()
+	case result.UID == os.Geteuid():
+		w.Why = fmt.Sprintf("sandboxes run as uid %d, as we do: what gets out of one can read what we can", result.UID)
+	default:
+		w.InForce = true
+		w.Why = fmt.Sprintf("sandboxes run as uid %d, we as %d", result.UID, os.Geteuid())
+	}
+	return w
 }
 
 // wallTest tries one wall: try returns nil when the wall has held.
@@ -48,22 +66,22 @@ type wallTest struct {
 }
 
 func wallTests(hostAddr string) []wallTest {
-	refused := func(profile, attempt string, errno syscall.Errno) func(context.Context, *Client) error {
-		return func(ctx context.Context, c *Client) error { return wantRefused(ctx, c, profile, attempt, errno) }
+	refused := func(profile string, errno syscall.Errno, attempts ...string) func(context.Context, *Client) error {
+		return func(ctx context.Context, c *Client) error { return wantRefused(ctx, c, profile, errno, attempts...) }
 	}
 	killed := func(by string, change func(*Spec), attempt string) func(context.Context, *Client) error {
 		return func(ctx context.Context, c *Client) error { return wantKilled(ctx, c, by, change, attempt) }
 	}
 	cgroups := "delegate a cgroup with the memory and pids controllers to the broker: Delegate=yes"
 	return []wallTest{
-		{Wall{Name: "own uid and pid namespaces", Why: "a program sees uid 65534 and process 1 as its parent",
+		{Wall{Name: "user and pid namespaces", Why: "a program sees uid 65534 and process 1 as its parent",
 			Mend: "allow user namespaces: sysctl user.max_user_namespaces"}, wantIdentity},
 		{Wall{Name: "read-only root", Why: "writing a file into the root failed", Mend: "report this: it is a fault of mayfly-sandbox"},
-			refused(ProfileWorker, "write=/x", syscall.EROFS)},
+			refused(ProfileWorker, syscall.EROFS, "write=/x")},
 		{Wall{Name: "no host files", Why: "/etc/passwd and /proc are not there", Mend: "report this: it is a fault of mayfly-sandbox"},
-			refused(ProfileWorker, "read=/proc/self/status", syscall.ENOENT)},
+			refused(ProfileWorker, syscall.ENOENT, "read=/etc/passwd", "read=/proc/self/status")},
 		{Wall{Name: "no host network", Why: "connecting to the host's loopback failed", Mend: "a kernel with CONFIG_NET_NS"},
-			refused(ProfileCore, "connect="+hostAddr, syscall.ECONNREFUSED)},
+			refused(ProfileCore, syscall.ECONNREFUSED, "connect="+hostAddr)},
 		{Wall{Name: "seccomp", Why: "fork and foreign system calls failed, unshare killed", Mend: "a kernel with CONFIG_SECCOMP_FILTER"}, wantSeccomp},
 		{Wall{Name: "memory limit", Why: "a program that took too much was killed, and the run with it", Mend: cgroups},
 			killed(wire.KilledMemory, func(s *Spec) { s.Memory = 32 << 20 }, "memory=268435456")},
@@ -137,13 +155,18 @@ func runProbe(ctx context.Context, c *Client, spec Spec) ([]report, Exit, Result
 	return reports, exit, result, err
 }
 
-func wantRefused(ctx context.Context, c *Client, profile, attempt string, errno syscall.Errno) error {
-	reports, exit, _, err := runProbe(ctx, c, checkSpec(profile, attempt))
+func wantRefused(ctx context.Context, c *Client, profile string, errno syscall.Errno, attempts ...string) error {
+	reports, exit, _, err := runProbe(ctx, c, checkSpec(profile, attempts...))
 	if err != nil {
 		return err
 	}
-	if len(reports) != 1 || reports[0].Done || reports[0].Errno != errno {
-		return fmt.Errorf("%s: want %q, got %+v, exit %+v", attempt, errno, reports, exit)
+	if len(reports) != len(attempts) {
+		return fmt.Errorf("%s: got %+v, exit %+v", strings.Join(attempts, " "), reports, exit)
+	}
+	for i, r := range reports {
+		if r.Done || r.Errno != errno {
+			return fmt.Errorf("%s: want %q, got %+v", attempts[i], errno, r)
+		}
 	}
 	return nil
 }

@@ -472,7 +472,7 @@ func (s *Sandbox) Close() (Result, error) {
 		return Result{}, s.err
 	}
 	r := s.result
-	return Result{CPU: r.CPU, Wall: r.Wall, Memory: r.Memory, OOMKilled: r.OOMKilled, Killed: r.Killed, Message: r.Message}, nil
+	return Result{UID: r.UID, CPU: r.CPU, Wall: r.Wall, Memory: r.Memory, OOMKilled: r.OOMKilled, Killed: r.Killed, Message: r.Message}, nil
 }
 
 // Dead is closed when the run has ended, by whatever cause.

@@ -1,8 +1,9 @@
 // Package sandbox is the daemon's side of mayfly-sandbox: it starts the broker, opens sandboxes, moves files in and out, and
 // tells how a run ended.
 //
-// A sandbox is a fresh set of user, mount, pid, network, ipc, uts and cgroup namespaces made by the broker, under a uid that
-// is not the daemon's and never 0, in a cgroup of its own. Its root is a small read-only tmpfs that holds nothing but the
+// A sandbox is a fresh set of user, mount, pid, network, ipc, uts and cgroup namespaces made by the broker, under the broker's
+// uid, in a cgroup of its own. That uid is never 0, and another one than the daemon's when root or systemd starts the broker;
+// a daemon that is not root can start it only as itself, and Check says so. Its root is a small read-only tmpfs that holds nothing but the
 // Spec's directories, each a tmpfs with a size of its own: no /proc, no /dev, no host file. Its network is an empty loopback
 // whose listening sockets belong to the daemon. Its programs have no capabilities and a seccomp allow-list.
 //
@@ -85,6 +86,7 @@ const ExitNotRun = 126
 
 // Result is the record of a run.
 type Result struct {
+	UID       int           // of its processes on the host: the broker's
 	CPU       time.Duration // of all its processes, the stage's included
 	Wall      time.Duration
 	Memory    int64  // peak of the whole cgroup, bytes

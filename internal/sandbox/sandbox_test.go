@@ -34,6 +34,9 @@ func TestMain(m *testing.M) {
 	if addr := os.Getenv("MAYFLY_TEST_STRANGER"); addr != "" {
 		os.Exit(strangerMain(addr))
 	}
+	if tree := os.Getenv("MAYFLY_TEST_USER"); tree != "" {
+		os.Exit(userMain(tree))
+	}
 	if name := os.Getenv("MAYFLY_TEST_IMPOSTOR"); name != "" {
 		os.Exit(impostorMain(name))
 	}

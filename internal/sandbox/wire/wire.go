@@ -307,6 +307,7 @@ const (
 
 // Result is the end of a run.
 type Result struct {
+	UID       int           `json:"uid"` // the broker's, and so that of the run's processes on the host
 	CPU       time.Duration `json:"cpu"`
 	Wall      time.Duration `json:"wall"`
 	Memory    int64         `json:"memory"` // peak, bytes
