@@ -23,6 +23,7 @@ const usage = `Mayfly hosts Delta Chat bots on a chatmail relay: a mail wakes a 
 Usage:
   mayfly serve -config FILE     run the host until it is told to stop
   mayfly demo [-keep]           an embedded relay, a bot, a user and one mail between them, on this machine
+  mayfly lint [-json] DIR|ZIP   what a host would say of a bundle, for its author
   mayfly check [-config FILE]   what this machine has, what it lacks, and how to mend it
   mayfly version                versions of mayfly and of the core that it was tested with
   mayfly help                   this text
@@ -73,6 +74,8 @@ func dispatchVerb(ctx context.Context, args []string, std stdio) error {
 		return serve(ctx, rest, std)
 	case "demo":
 		return demo(ctx, rest, std)
+	case "lint":
+		return lint(ctx, rest, std)
 	case "check":
 		return check(ctx, rest, std)
 	case "version":

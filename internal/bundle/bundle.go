@@ -85,10 +85,11 @@ type File struct {
 // Problem is one fault of a bundle. Line and Column count from 1, Column in bytes; Line 0 means the file as a whole. Fix says
 // what to write instead, and may be empty.
 type Problem struct {
-	File         string
-	Line, Column int
-	Message      string
-	Fix          string
+	File    string `json:"file"`
+	Line    int    `json:"line,omitempty"`
+	Column  int    `json:"column,omitempty"`
+	Message string `json:"message"`
+	Fix     string `json:"fix,omitempty"`
 }
 
 // String is the problem as compilers print theirs: bot.toml:7:1: unknown key "mainn": did you mean "main"?
