@@ -38,6 +38,7 @@ var allowed = map[string]struct {
 	"internal/session":        {"accountreader bot bundle core gateway keystore ledger minirelay sandbox storage", "joins the rooms for one wake; above it only dispatch and wiring"},
 	"internal/dispatch":       {"bot gate ledger mailbox session", "decides what happens when"},
 	"internal/install":        {"bot bundle ledger mailbox storage", "the author's door; core and sandboxes only by interface"},
+	"internal/wake":           {"bot", "a socket of the relay's: tells who has news, and opens nothing"},
 	"internal/user":           {"core", "a person's app, for the demo and tests: knows nothing of Mayfly"},
 	"examples":                {"", "files"},
 	"cmd/mayfly":              {"bot bundle core dispatch gate install keystore ledger mailbox minirelay outbox sandbox session storage user examples", "wiring"},
