@@ -66,6 +66,7 @@ const (
 	longFactor     = 5         // for operations that move a mail: times the timeout
 	answerBytes    = 256 << 10 // ceiling of what a server may send in answer to a simple command
 	listBytes      = 16 << 20  // and to a search: a million UIDs
+	foldersBytes   = 1 << 20   // and to a list of all folders: thousands
 	idleRound      = 10 * time.Minute
 	pollEvery      = time.Minute
 )

@@ -244,6 +244,49 @@ func (c *Client) Exists(ctx context.Context, folder string) (bool, error) {
 	return there, err
 }
 
+// Folders returns the names of all folders of the account that can be selected. An answer that the server did not finish, or
+// refused, is an error, never a shorter list.
+func (c *Client) Folders(ctx context.Context) ([]string, error) {
+	var names []string
+	err := c.do(ctx, "list the folders", c.timeout, foldersBytes, func() error {
+		found, err := c.imap.List("", "*", nil).Collect()
+		if err != nil {
+			return err
+		}
+		for _, data := range found {
+			if slices.Contains(data.Attrs, imap.MailboxAttrNonExistent) || slices.Contains(data.Attrs, imap.MailboxAttrNoSelect) {
+				continue
+			}
+			name := data.Mailbox
+			if data.Delim != 0 {
+				name = strings.ReplaceAll(name, string(data.Delim), "/")
+			}
+			names = append(names, name)
+		}
+		return nil
+	})
+	return names, err
+}
+
+// UIDValidity asks for a folder's UIDVALIDITY and leaves selected what is selected. The error wraps ErrNoFolder where there
+// is no such folder.
+func (c *Client) UIDValidity(ctx context.Context, folder string) (uint32, error) {
+	var validity uint32
+	err := c.do(ctx, "look at "+folder, c.timeout, answerBytes, func() error {
+		name, err := c.name(folder)
+		if err != nil {
+			return err
+		}
+		data, err := c.imap.Status(name, &imap.StatusOptions{UIDValidity: true}).Wait()
+		if err != nil {
+			return c.missing(name, err)
+		}
+		validity = data.UIDValidity
+		return nil
+	})
+	return validity, err
+}
+
 func (c *Client) exists(name string) (bool, error) {
 	found, err := c.imap.List("", name, nil).Collect()
 	if err != nil {

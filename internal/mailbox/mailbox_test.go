@@ -149,6 +149,13 @@ func (r *relay) client(t *testing.T, folder string) *Client {
 	return c
 }
 
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func uids(messages []Message) []uint32 {
 	var list []uint32
 	for _, m := range messages {
@@ -647,13 +654,16 @@ func answer(conn net.Conn, reply func(tag, command string) string) {
 	}
 }
 
-func quickWatch(t *testing.T, dial func(context.Context) (*Client, error), folder string) (changes chan struct{}, stop func()) {
+func quickWatch(t *testing.T, dial func(context.Context) (*Client, error), folder string, configure ...func(*watcher)) (changes chan struct{}, stop func()) {
 	t.Helper()
 	changes = make(chan struct{}, 1000)
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	w := watcher{dial: dial, folder: folder, changed: func() { changes <- struct{}{} }, log: slog.New(slog.DiscardHandler),
-		first: 10 * time.Millisecond, last: 80 * time.Millisecond, stable: time.Minute}
+		first: 10 * time.Millisecond, last: 80 * time.Millisecond, stable: time.Minute, renew: RenewAfter}
+	for _, f := range configure {
+		f(&w)
+	}
 	wg.Go(func() { w.run(ctx) })
 	stop = func() { cancel(); wg.Wait() }
 	t.Cleanup(stop)
@@ -697,6 +707,143 @@ func TestWatchTellsOfAMissingFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	next(t, changes)
+}
+
+// A folder that is removed and made again while somebody idles in it is noticed, though the server does not tell.
+func TestWatchNoticesARemovedFolder(t *testing.T) {
+	r := newRelay(t)
+	must(t, r.user.Create("Bot", nil))
+	var dials atomic.Int32
+	dial := func(ctx context.Context) (*Client, error) {
+		dials.Add(1)
+		c, err := r.dial(ctx)
+		if err == nil {
+			c.round = 20 * time.Millisecond
+		}
+		return c, err
+	}
+	changes, _ := quickWatch(t, dial, "Bot")
+	next(t, changes)
+	must(t, r.user.Delete("Bot"))
+	next(t, changes) // it is missing
+	select {
+	case <-changes:
+		t.Error("the same missing folder was told twice")
+	case <-time.After(300 * time.Millisecond):
+	}
+	if there, err := r.client(t, "").Exists(t.Context(), "Bot"); err != nil || there {
+		t.Fatalf("the folder is there: %v, %v", there, err)
+	}
+	must(t, r.user.Create("Bot", nil))
+	next(t, changes) // it is there again
+	r.deliver(t, "Bot", "x\r\n\r\n")
+	next(t, changes)
+	if n := dials.Load(); n != 1 {
+		t.Errorf("dialled %d times, want one connection for all of it", n)
+	}
+}
+
+// A quiet folder is no news, however often it is looked at.
+func TestWatchIsQuiet(t *testing.T) {
+	r := newRelay(t)
+	changes, _ := quickWatch(t, func(ctx context.Context) (*Client, error) {
+		c, err := r.dial(ctx)
+		if err == nil {
+			c.round = 10 * time.Millisecond
+		}
+		return c, err
+	}, "INBOX")
+	next(t, changes)
+	select {
+	case <-changes:
+		t.Error("a change of nothing was told")
+	case <-time.After(300 * time.Millisecond):
+	}
+}
+
+// Relays delete accounts that nobody logs in to: an account that is watched is logged in to again and again, whether its
+// folder is quiet, busy or missing.
+func TestWatchLogsInAgain(t *testing.T) {
+	for name, folder := range map[string]string{"a folder": "INBOX", "no folder": "Bot"} {
+		t.Run(name, func(t *testing.T) {
+			r := newRelay(t)
+			var dials atomic.Int32
+			dial := func(ctx context.Context) (*Client, error) {
+				dials.Add(1)
+				c, err := r.dial(ctx)
+				if err == nil {
+					c.round = 10 * time.Millisecond
+				}
+				return c, err
+			}
+			started := time.Now()
+			_, stop := quickWatch(t, dial, folder, func(w *watcher) { w.renew = 100 * time.Millisecond })
+			for dials.Load() < 4 {
+				if time.Since(started) > 5*time.Second {
+					t.Fatalf("%d logins within 5 s", dials.Load())
+				}
+				time.Sleep(5 * time.Millisecond)
+			}
+			stop()
+			if took := time.Since(started); took < 150*time.Millisecond { // three times at least half of it
+				t.Errorf("4 logins within %v: it does not wait", took)
+			}
+		})
+	}
+	if RenewAfter > 7*24*time.Hour {
+		t.Errorf("RenewAfter is %v, and every account is to be logged in to once a week", RenewAfter)
+	}
+}
+
+func TestFolderList(t *testing.T) {
+	r := newRelay(t, func(r *relay) { r.delim = '.' })
+	must(t, r.user.Create("Bot", nil))
+	c := r.client(t, "INBOX")
+	names, err := c.Folders(t.Context())
+	slices.Sort(names)
+	if err != nil || !slices.Equal(names, []string{"Bot", "INBOX"}) {
+		t.Errorf("%q, %v", names, err)
+	}
+	validity, err := c.UIDValidity(t.Context(), "Bot")
+	status, err2 := c.Select(t.Context(), "Bot")
+	if err != nil || err2 != nil || validity == 0 || validity != status.UIDValidity {
+		t.Errorf("UIDVALIDITY %d, %v, %v; on SELECT it is %d", validity, err, err2, status.UIDValidity)
+	}
+	if _, err := c.UIDValidity(t.Context(), "Nowhere"); !errors.Is(err, ErrNoFolder) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// What other servers answer to LIST: another delimiter, folders that are only names, and a list that breaks off.
+func TestOtherServersFolderLists(t *testing.T) {
+	for name, test := range map[string]struct {
+		answer string
+		want   []string
+		fails  bool
+	}{
+		"names only": {"* LIST () \".\" INBOX\r\n* LIST (\\NoSelect) \".\" Bot\r\n* LIST () \".\" Bot.Status\r\n* LIST (\\NonExistent) \".\" Gone\r\nTAG OK done\r\n",
+			[]string{"INBOX", "Bot/Status"}, false},
+		"breaks off": {"* LIST () \"/\" INBOX\r\nTAG NO out of order\r\n", nil, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := script(t, func(conn net.Conn) {
+				io.WriteString(conn, "* OK [CAPABILITY IMAP4rev1] ready\r\n")
+				answer(conn, func(tag, command string) string {
+					if command == "LIST" {
+						return strings.ReplaceAll(test.answer, "TAG", tag)
+					}
+					return tag + " OK done\r\n"
+				})
+			})
+			c, err := Dial(t.Context(), server, Login{user, pass})
+			must(t, err)
+			defer c.Close()
+			names, err := c.Folders(t.Context())
+			if (err != nil) != test.fails || !test.fails && !slices.Equal(names, test.want) {
+				t.Errorf("got %q, %v", names, err)
+			}
+		})
+	}
 }
 
 func TestWatchBacksOff(t *testing.T) {
