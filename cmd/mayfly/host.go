@@ -87,7 +87,7 @@ func (h *host) open(ctx context.Context, done func(session.Outcome)) error {
 	})
 	h.dispatcher = dispatch.New(dispatch.Options{
 		Dial: h.dial, Folder: folder{h}, Ledger: h.ledger, Sessions: runner, Outbox: h.outbox, Keys: h.keys,
-		Bounds: gate.DefaultBounds(), Slots: slots, MaxAttempts: 5, Backoff: time.Second, IdleClose: time.Minute, Done: done,
+		Bounds: gate.DefaultBounds(), Slots: slots, Budgets: dispatch.DefaultBudgets(), MaxAttempts: 5, Backoff: time.Second, IdleClose: time.Minute, Done: done,
 		Log: h.log,
 	})
 	return nil

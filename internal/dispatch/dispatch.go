@@ -8,6 +8,7 @@
 //   - A failure of the host's (relay away, sandbox broken, disk full) keeps the mail where it is and is tried again with backoff,
 //     without end. A mail on which core failed, or the daemon died, MaxAttempts times is set aside: it stays in the INBOX, no
 //     session touches it, and those behind it have their turn.
+//   - Over a budget (Budgets), mail waits in the INBOX before anything is spent on it; it is never dropped for that.
 //   - Sessions wait for one of Slots in the order in which they asked, so a bot with a thousand mails is behind a bot with one
 //     by one session at most.
 package dispatch
@@ -20,6 +21,8 @@ import (
 	"math/rand/v2"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"mayfly/internal/bot"
 	"mayfly/internal/gate"
@@ -81,6 +84,7 @@ type Options struct {
 	Keys        Keys
 	Bounds      gate.Bounds
 	Slots       Slots
+	Budgets     Budgets
 	MaxAttempts int           // of one mail on which core fails or the daemon dies
 	Backoff     time.Duration // the pause after a first failure; it doubles up to 5 min
 	IdleClose   time.Duration // after this long without work the connection to the relay is closed
@@ -117,6 +121,7 @@ const (
 // Dispatcher owns the goroutines of all bots.
 type Dispatcher struct {
 	opts Options
+	host *rate.Limiter // the host's budget
 
 	mu     sync.Mutex
 	actors map[bot.Address]*actor
@@ -126,7 +131,7 @@ type Dispatcher struct {
 
 // New makes a Dispatcher without bots.
 func New(opts Options) *Dispatcher {
-	return &Dispatcher{opts: opts, actors: map[bot.Address]*actor{}}
+	return &Dispatcher{opts: opts, host: opts.Budgets.Host.limiter(), actors: map[bot.Address]*actor{}}
 }
 
 // Wake tells the goroutine of account that something changed, and starts that goroutine when there is none yet. It never
@@ -139,7 +144,7 @@ func (d *Dispatcher) Wake(ctx context.Context, account bot.Address, what Wake) {
 	}
 	a := d.actors[account]
 	if a == nil {
-		a = &actor{d: d, account: account, signal: make(chan struct{}, 1), log: d.opts.Log.With("bot", account)}
+		a = d.newActor(account)
 		d.actors[account] = a
 		d.group.Go(func() { a.serve(ctx) })
 	}
@@ -150,6 +155,13 @@ func (d *Dispatcher) Wake(ctx context.Context, account bot.Address, what Wake) {
 	select {
 	case a.signal <- struct{}{}:
 	default:
+	}
+}
+
+func (d *Dispatcher) newActor(account bot.Address) *actor {
+	return &actor{
+		d: d, account: account, signal: make(chan struct{}, 1), budget: newBudget(d.opts.Budgets, d.host),
+		log: d.opts.Log.With("bot", account),
 	}
 }
 
@@ -173,6 +185,8 @@ type actor struct {
 
 	inbox    Inbox
 	failures int // turns in a row that failed
+	budget   *budget
+	waiting  time.Duration // until mail that is over a budget may be looked at; 0: none is
 	gateKeys *gate.Keys
 	keysOf   bot.Generation
 }
@@ -219,11 +233,14 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// rest returns at the next wake, when the outbox is due, or when ctx ends.
+// rest returns at the next wake, when the outbox or mail over a budget is due, or when ctx ends.
 func (a *actor) rest(ctx context.Context) {
-	var due, idle <-chan time.Time
+	var due, over, idle <-chan time.Time
 	if at, ok := a.d.opts.Outbox.Next(a.account); ok {
 		due = time.After(time.Until(at))
+	}
+	if a.waiting > 0 {
+		over = time.After(a.waiting)
 	}
 	if a.inbox != nil {
 		idle = time.After(a.d.opts.IdleClose)
@@ -233,6 +250,9 @@ func (a *actor) rest(ctx context.Context) {
 		case <-a.signal:
 			return
 		case <-due:
+			return
+		case <-over:
+			a.again(WakeInbox)
 			return
 		case <-ctx.Done():
 			return
@@ -309,6 +329,7 @@ func (a *actor) mails(ctx context.Context, wokenAt time.Time) error {
 	if err != nil {
 		return err
 	}
+	a.waiting = 0
 	var after uint32
 	for {
 		waiting, err := a.inbox.List(ctx, after, 100)
@@ -316,12 +337,26 @@ func (a *actor) mails(ctx context.Context, wokenAt time.Time) error {
 			return err
 		}
 		for _, m := range waiting {
-			cursor := ledger.Cursor{UIDValidity: status.UIDValidity, UID: m.UID}
-			if err := a.mail(ctx, cursor, wokenAt); err != nil {
+			err := a.mail(ctx, ledger.Cursor{UIDValidity: status.UIDValidity, UID: m.UID}, wokenAt)
+			var over *overBudget
+			if errors.As(err, &over) {
+				a.later(m.UID, over)
+				if over.whose != "sender" {
+					return nil
+				}
+			} else if err != nil {
 				return fmt.Errorf("mail %d: %w", m.UID, err)
 			}
 			after = m.UID
 			wokenAt = time.Now()
 		}
+	}
+}
+
+// later remembers when a mail that is over a budget may be looked at.
+func (a *actor) later(uid uint32, over *overBudget) {
+	a.log.Info("mail waits: over a budget", "uid", uid, "budget", over.whose, "for", over.wait.Round(time.Second))
+	if a.waiting == 0 || over.wait < a.waiting {
+		a.waiting = over.wait
 	}
 }

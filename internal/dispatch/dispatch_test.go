@@ -368,6 +368,47 @@ func TestSlotsBoundTheHost(t *testing.T) {
 	}
 }
 
+// TestBudgetsMakeMailWait gives one address a budget of two mails: its third waits, those of others do not, and nothing is lost.
+func TestBudgetsMakeMailWait(t *testing.T) {
+	b := newBench(t, one)
+	b.opts.Budgets.Address = Rate{PerMinute: 60, Burst: 2}
+	for i, name := range []string{"abuse/abuse-02.eml", "abuse/abuse-05.eml", "eml/5-text.user.eml", "abuse/abuse-08.eml"} {
+		b.put(one, uint32(i+1), name) // three claim to be of user00002, the last is mallory's
+	}
+	b.Wake(b.ctx, one, WakeInbox)
+	b.await("the stranger's session", func() bool { return slices.Equal(b.sessions.uids(), []uint32{4}) })
+	if got := b.inboxes[one].uids(); !slices.Equal(got, []uint32{3}) && !slices.Equal(got, []uint32{3, 4}) {
+		t.Errorf("in the INBOX are %v, want the third mail of the address", got)
+	}
+	b.await("an empty INBOX, without another wake", func() bool { return len(b.inboxes[one].uids()) == 0 })
+	if got := b.sessions.uids(); !slices.Equal(got, []uint32{4, 3}) {
+		t.Errorf("sessions %v, want those of the mails 4 and 3", got)
+	}
+}
+
+func TestBudgetOfTheBotHoldsItsOrder(t *testing.T) {
+	b := newBench(t, one)
+	b.opts.Budgets.Bot = Rate{PerMinute: 120, Burst: 1}
+	for i, name := range valid[:3] {
+		b.put(one, uint32(i+1), name)
+	}
+	b.Wake(b.ctx, one, WakeInbox)
+	b.await("an empty INBOX", func() bool { return len(b.inboxes[one].uids()) == 0 })
+	if got := b.sessions.uids(); !slices.Equal(got, []uint32{1, 2, 3}) {
+		t.Errorf("sessions %v, want all in order", got)
+	}
+}
+
+func TestBudgetForgetsAddresses(t *testing.T) {
+	b := newBudget(Budgets{Address: Rate{1, 1}}, Rate{}.limiter())
+	for i := range 3 * maxSenders {
+		b.ofSender(bot.Address(fmt.Sprintf("a%d@x", i)))
+		if len(b.senders) > maxSenders {
+			t.Fatalf("%d addresses are remembered", len(b.senders))
+		}
+	}
+}
+
 func TestRelayFailureIsTriedAgainOnANewConnection(t *testing.T) {
 	b := newBench(t, one)
 	b.put(one, 1, valid[0])

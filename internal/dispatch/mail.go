@@ -13,7 +13,8 @@ import (
 	"mayfly/internal/session"
 )
 
-// mail takes one mail from the relay to its end: refused, set aside, or committed and deleted.
+// mail takes one mail from the relay to its end: refused, set aside, or committed and deleted. A mail that has to wait for a
+// budget is an *overBudget.
 func (a *actor) mail(ctx context.Context, cursor ledger.Cursor, wokenAt time.Time) error {
 	job, err := a.d.opts.Ledger.JobAt(ctx, a.account, cursor)
 	switch {
@@ -24,11 +25,7 @@ func (a *actor) mail(ctx context.Context, cursor ledger.Cursor, wokenAt time.Tim
 	case err != nil && !errors.Is(err, ledger.ErrNotFound):
 		return err
 	}
-	b, err := a.d.opts.Ledger.Bot(ctx, a.account)
-	if err != nil {
-		return err
-	}
-	raw, err := a.inbox.Fetch(ctx, cursor.UID, a.d.opts.Bounds.Size)
+	raw, err := a.fetch(ctx, cursor, job.ID != 0)
 	switch {
 	case errors.Is(err, mailbox.ErrVanished):
 		return nil
@@ -37,7 +34,33 @@ func (a *actor) mail(ctx context.Context, cursor ledger.Cursor, wokenAt time.Tim
 	case err != nil:
 		return err
 	}
-	timeline := session.NewTimeline(wokenAt)
+	return a.decide(ctx, cursor, raw, session.NewTimeline(wokenAt))
+}
+
+// fetch gets a mail, within the budgets. A job was within them when it was accepted.
+func (a *actor) fetch(ctx context.Context, cursor ledger.Cursor, isJob bool) ([]byte, error) {
+	if isJob {
+		return a.inbox.Fetch(ctx, cursor.UID, a.d.opts.Bounds.Size)
+	}
+	if wait := a.budget.ofHost(); wait > 0 {
+		return nil, &overBudget{"bot or host", wait}
+	}
+	raw, err := a.inbox.Fetch(ctx, cursor.UID, a.d.opts.Bounds.Size)
+	if err != nil {
+		return nil, err
+	}
+	if wait := a.budget.ofSender(gate.OuterFrom(raw)); wait > 0 {
+		return nil, &overBudget{"sender", wait}
+	}
+	return raw, nil
+}
+
+// decide asks the gate and does what it says.
+func (a *actor) decide(ctx context.Context, cursor ledger.Cursor, raw []byte, timeline *session.Timeline) error {
+	b, err := a.d.opts.Ledger.Bot(ctx, a.account)
+	if err != nil {
+		return err
+	}
 	verdict, err := a.judge(ctx, b, raw)
 	if err != nil {
 		return err
@@ -55,7 +78,7 @@ func (a *actor) mail(ctx context.Context, cursor ledger.Cursor, wokenAt time.Tim
 	if verdict.Uncertain {
 		a.log.Warn("the gate cannot read what core knows; core decides on this mail", "uid", cursor.UID)
 	}
-	job, err = a.d.opts.Ledger.Accept(ctx, ledger.Job{
+	job, err := a.d.opts.Ledger.Accept(ctx, ledger.Job{
 		Bot: a.account, Cursor: cursor, Kind: string(verdict.Kind), Sender: verdict.Sender,
 		From: verdict.From, MessageID: verdict.MessageID, Size: int64(len(raw)),
 	})

@@ -223,6 +223,16 @@ func checkStep(v Verdict, h header, keys *Keys) (Verdict, error) {
 	return v, nil
 }
 
+// OuterFrom is the address in the cleartext From field, which anybody may have written; empty where there is none that can be
+// read. It is for budgets that come before decryption.
+func OuterFrom(mail []byte) bot.Address {
+	h, _, err := readHeader(lineReader(mail), DefaultBounds().Header)
+	if err != nil {
+		return ""
+	}
+	return claimedFrom("", h)
+}
+
 func claimedFrom(inner bot.Address, h header) bot.Address {
 	if inner != "" {
 		return inner
