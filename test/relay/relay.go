@@ -71,6 +71,7 @@ type Relay struct {
 	accounts *accounts
 	filter   *filter
 	servers  []*server
+	guard    *exec.Cmd
 	stopped  bool
 }
 
@@ -146,6 +147,9 @@ func (r *Relay) start(config Config) error {
 	if err := r.run("Postfix", postfixMaster, "-c", filepath.Join(r.dir, "postfix", "etc"), "-d"); err != nil {
 		return err
 	}
+	if r.guard, err = startGuard(r.dir, r.servers); err != nil {
+		return err
+	}
 	return r.await(r.IMAP, r.IMAPTLS, r.LMTP, r.Submission, r.SubmissionTLS, r.SubmissionPlain, v.Reinject)
 }
 
@@ -192,6 +196,10 @@ func (r *Relay) Stop() {
 		r.t.Logf("the relay's logs:\n%s", r.Logs())
 	}
 	var errs []error
+	if r.guard != nil {
+		errs = append(errs, r.guard.Process.Kill())
+		_ = r.guard.Wait() // killed, as it says
+	}
 	for _, s := range r.servers {
 		errs = append(errs, s.stop())
 	}

@@ -31,8 +31,8 @@ func startServer(dir, name string, command ...string) (*server, error) {
 	defer output.Close()
 	s.output = output.Name()
 	s.command.Stdout, s.command.Stderr = output, output
-	// A process group of its own, since Postfix ends all of its group; and the end of the test's process ends the server.
-	s.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	// A process group of its own, since Postfix ends all of its group.
+	s.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := s.command.Start(); err != nil {
 		return nil, err
 	}
@@ -41,6 +41,20 @@ func startServer(dir, name string, command ...string) (*server, error) {
 		close(s.ended)
 	}()
 	return s, nil
+}
+
+// startGuard starts a shell that ends the servers and deletes the folder if this process dies before it has stopped the relay: a
+// test that runs out of time dies so. (PR_SET_PDEATHSIG is not enough: a process that changes its user loses it.)
+func startGuard(dir string, servers []*server) (*exec.Cmd, error) {
+	guard := exec.Command("sh", "-c", `read line || true; dir=$1; shift; kill "$@"; sleep 2; rm -rf "$dir"`, "guard", dir)
+	for _, s := range servers {
+		guard.Args = append(guard.Args, strconv.Itoa(s.command.Process.Pid))
+	}
+	guard.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if _, err := guard.StdinPipe(); err != nil { // held by guard, closed by our end
+		return nil, err
+	}
+	return guard, guard.Start()
 }
 
 func (s *server) said() string {
