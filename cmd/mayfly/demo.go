@@ -158,7 +158,7 @@ func (d *demoRun) logServe(log *slog.Logger, err error) {
 
 // show goes through the acts of the demo.
 func (d *demoRun) show(ctx context.Context, keep bool) error {
-	ctx2, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	ctx2, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	invite, err := d.install(ctx2)
 	if err != nil {
