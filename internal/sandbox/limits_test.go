@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -75,6 +76,30 @@ func TestOutputWaitsForTheReader(t *testing.T) {
 	r, err := s.Close()
 	if err != nil || r.Memory > 32<<20 {
 		t.Errorf("output that nobody reads took memory: %+v, %v", r, err)
+	}
+}
+
+// TestFullSocketsTakeLittle: what is written to connections that nobody has accepted is in no memory limit of the kernel's, and
+// what they all may take together is the host's.
+func TestFullSocketsTakeLittle(t *testing.T) {
+	spec := testSpec("flood=127.0.0.1:143", "flood=127.0.0.1:587")
+	spec.Programs[0].Profile = ProfileCore
+	spec.Listen = []uint16{143, 587}
+	s := open(t, spec)
+	reports, exit := probe(t, s, "probe")
+	if len(reports) != 2 {
+		t.Fatalf("got %+v, %+v", reports, exit)
+	}
+	sum := 0
+	for _, r := range reports {
+		n, err := strconv.Atoi(r.Text)
+		if err != nil {
+			t.Fatalf("%+v: %v", r, err)
+		}
+		sum += n
+	}
+	if most := int(spec.Memory) + 16<<20; sum == 0 || sum > most {
+		t.Errorf("%d bytes were written to sockets that nobody reads, want some and at most %d", sum, most)
 	}
 }
 

@@ -66,6 +66,8 @@ func attempt(name, value string, stdin, stdout *os.File) (string, error) {
 		return "", os.Symlink("/etc/shadow", value)
 	case "connect":
 		return connect(value)
+	case "flood":
+		return flood(value)
 	case "memory":
 		return eat(value)
 	case "threads":
@@ -221,6 +223,24 @@ func connect(addr string) (string, error) {
 	defer c.Close()
 	b, err := io.ReadAll(c)
 	return string(b), err
+}
+
+// flood fills the kernel's buffers: it writes to 200 connections what nobody reads, and tells how many bytes that took.
+func flood(addr string) (string, error) {
+	var sum int64
+	for range 200 {
+		c, err := net.DialTimeout("tcp4", addr, 200*time.Millisecond)
+		if err != nil {
+			break // the queue is full
+		}
+		defer c.Close()
+		if err := c.SetWriteDeadline(time.Now().Add(20 * time.Millisecond)); err != nil {
+			return "", err
+		}
+		n, _ := io.Copy(c, zeros{}) // until the deadline
+		sum += n
+	}
+	return fmt.Sprint(sum), nil
 }
 
 // eat takes memory, and touches it, until it is stopped.

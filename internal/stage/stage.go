@@ -23,10 +23,8 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"net"
 	"os"
 	"runtime"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -123,18 +121,39 @@ func openListeners(ports []uint16) ([]*os.File, error) {
 	}
 	var files []*os.File
 	for _, port := range ports {
-		l, err := net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port))))
+		f, err := listen(port)
 		if err != nil {
-			return nil, err
-		}
-		f, err := l.(*net.TCPListener).File()
-		l.Close()
-		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("listen at port %d: %w", port, err)
 		}
 		files = append(files, f)
 	}
 	return files, nil
+}
+
+// The bounds of a listening socket: how many connections may wait to be accepted, and the bytes that each may have received. Until
+// then they are in no cgroup's memory, and all of them together could take what the kernel has for TCP on the whole host.
+const (
+	backlog       = 16
+	receiveBuffer = 128 << 10
+)
+
+func listen(port uint16) (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "listener")
+	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer) // what is accepted inherits it
+	if err == nil {
+		err = unix.Bind(fd, &unix.SockaddrInet4{Port: int(port), Addr: [4]byte{127, 0, 0, 1}})
+	}
+	if err == nil {
+		err = unix.Listen(fd, backlog)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 func loopbackUp() error {

@@ -56,6 +56,9 @@ func (g *Group) limitV2(l Limits) error {
 	return err
 }
 
+// tcpBuffersV1 bounds what a run's sockets hold, in bytes. On v1 it counts apart from the memory, and only when it has a limit.
+const tcpBuffersV1 = 16 << 20
+
 func (g *Group) limitV1(l Limits) error {
 	memory, bytes := g.v1("memory"), strconv.FormatInt(l.Memory, 10)
 	if err := write(memory, "memory.limit_in_bytes", bytes); err != nil {
@@ -65,6 +68,9 @@ func (g *Group) limitV1(l Limits) error {
 		return err
 	}
 	if err := optional(write(memory, "memory.swappiness", "0")); err != nil {
+		return err
+	}
+	if err := optional(write(memory, "memory.kmem.tcp.limit_in_bytes", strconv.Itoa(tcpBuffersV1))); err != nil {
 		return err
 	}
 	return write(g.v1("pids"), "pids.max", strconv.Itoa(l.Pids))
