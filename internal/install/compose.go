@@ -29,6 +29,11 @@ func ComposeUninstall(addr bot.Address) ([]byte, error) {
 	return composeText(requestHeader(addr, "uninstall"), "Uninstalls the bot of this account.\n")
 }
 
+// ComposeRollback writes the message that puts back the bundle before the installed one.
+func ComposeRollback(addr bot.Address) ([]byte, error) {
+	return composeText(requestHeader(addr, "rollback"), "Puts back the version before.\n")
+}
+
 func requestHeader(addr bot.Address, subject string) mail.Header {
 	var h mail.Header
 	own := []*mail.Address{{Address: string(addr)}}

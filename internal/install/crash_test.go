@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -53,11 +56,14 @@ func (c crashing) Bot(ctx context.Context, a bot.Address) (ledger.Bot, error) {
 func (c crashing) Install(ctx context.Context, b ledger.Bot) error {
 	return burnErr(c.fuse, func() error { return c.o.Ledger.Install(ctx, b) })
 }
-func (c crashing) InstallCursor(ctx context.Context, a bot.Address) (ledger.Cursor, error) {
-	return burn(c.fuse, func() (ledger.Cursor, error) { return c.o.Ledger.InstallCursor(ctx, a) })
+func (c crashing) Folder(ctx context.Context, a bot.Address) (ledger.Folder, error) {
+	return burn(c.fuse, func() (ledger.Folder, error) { return c.o.Ledger.Folder(ctx, a) })
 }
-func (c crashing) SetInstallCursor(ctx context.Context, a bot.Address, cursor ledger.Cursor) error {
-	return burnErr(c.fuse, func() error { return c.o.Ledger.SetInstallCursor(ctx, a, cursor) })
+func (c crashing) SetHandled(ctx context.Context, a bot.Address, cursor ledger.Cursor) error {
+	return burnErr(c.fuse, func() error { return c.o.Ledger.SetHandled(ctx, a, cursor) })
+}
+func (c crashing) SetSeen(ctx context.Context, a bot.Address, inbox uint32) error {
+	return burnErr(c.fuse, func() error { return c.o.Ledger.SetSeen(ctx, a, inbox) })
 }
 func (c crashing) Remove(ctx context.Context, a bot.Address) error {
 	return burnErr(c.fuse, func() error { return c.o.Ledger.Remove(ctx, a) })
@@ -86,6 +92,12 @@ func (c crashing) Append(ctx context.Context, folder string, mail []byte) error 
 func (c crashing) Create(ctx context.Context, folder string) error {
 	return burnErr(c.fuse, func() error { return c.m.Create(ctx, folder) })
 }
+func (c crashing) Folders(ctx context.Context) ([]string, error) {
+	return burn(c.fuse, func() ([]string, error) { return c.m.Folders(ctx) })
+}
+func (c crashing) UIDValidity(ctx context.Context, folder string) (uint32, error) {
+	return burn(c.fuse, func() (uint32, error) { return c.m.UIDValidity(ctx, folder) })
+}
 
 // crashingBundles is apart because its Remove has another signature.
 type crashingBundles struct {
@@ -95,6 +107,9 @@ type crashingBundles struct {
 
 func (c crashingBundles) PutBundle(a bot.Address, digest string, files []storage.File) error {
 	return burnErr(c.fuse, func() error { return c.bundles.PutBundle(a, digest, files) })
+}
+func (c crashingBundles) ExportBundle(a bot.Address, digest string, w io.Writer) error {
+	return burnErr(c.fuse, func() error { return c.bundles.ExportBundle(a, digest, w) })
 }
 func (c crashingBundles) SweepBundles(a bot.Address, keep ...string) (int, error) {
 	return burn(c.fuse, func() (int, error) { return c.bundles.SweepBundles(a, keep...) })
@@ -106,20 +121,18 @@ func (c crashingBundles) Remove(a bot.Address) error {
 // Wherever a crash happens, the next Process brings about what was asked for, and it is answered at least once and at most
 // twice, with one Message-ID.
 func TestCrashAtEveryStep(t *testing.T) {
-	for name, test := range map[string]struct {
-		request []byte
-		version string
-		states  []string // that may be told
-	}{
-		"install":   {pack(t, "1"), "1", []string{Installed}},
-		"update":    {pack(t, "2"), "2", []string{Updated, Installed}},
-		"refused":   {draft("x"), "0", []string{Refused}},
-		"uninstall": {uninstall(t), "", []string{Uninstalled}},
+	old, older := pack(t, "1"), pack(t, "0")
+	for name, test := range map[string]crashTest{
+		"install":   {nil, pack(t, "2"), "2", Installed},
+		"update":    {[][]byte{old}, pack(t, "2"), "2", Updated},
+		"refused":   {[][]byte{old}, draft("x"), "1", Refused},
+		"rollback":  {[][]byte{older, old}, rollback(t), "0", Updated},
+		"uninstall": {[][]byte{old}, uninstall(t), "", Uninstalled},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			for at := 1; ; at++ {
-				if crashAt(t, at, name != "install", test.request, test.version, test.states) {
+				if test.crashAt(t, at) {
 					if at < 6 {
 						t.Fatalf("only %d steps", at-1)
 					}
@@ -130,34 +143,33 @@ func TestCrashAtEveryStep(t *testing.T) {
 	}
 }
 
+type crashTest struct {
+	before  [][]byte // handled before
+	request []byte
+	version string // afterwards
+	state   string // that is told
+}
+
 // crashAt crashes at one step, before and after its effect. It reports whether there are fewer steps than that.
-func crashAt(t *testing.T, at int, before bool, request []byte, version string, states []string) (beyond bool) {
+func (test crashTest) crashAt(t *testing.T, at int) (beyond bool) {
 	t.Helper()
 	for _, after := range []bool{false, true} {
 		h := newHost(t)
-		if before {
-			h.append(pack(t, "0"))
+		for _, message := range test.before {
+			h.append(message)
 			h.process()
 		}
 		told := len(h.answers())
-		h.append(request)
-		f := &fuse{at: at, after: after}
-		c := crashing{fuse: f, o: h.installer.Options, m: h.mailbox}
-		o := h.installer.Options
-		o.Ledger, o.Accounts, o.Checker, o.Keys, o.Bundles = c, c, c, c, crashingBundles{f, o.Bundles}
-		_, err := New(o).Process(t.Context(), addr, c)
-		if err == nil {
+		h.append(test.request)
+		if h.crash(at, after) {
 			return true
-		}
-		if !errors.Is(err, errCrash) {
-			t.Fatal(err)
 		}
 		h.process()
 		where := fmt.Sprintf("crash at step %d, after its effect %v", at, after)
-		if got := h.version(); got != version {
-			t.Errorf("%s: version %q, want %q", where, got, version)
+		if got := h.version(); got != test.version {
+			t.Errorf("%s: version %q, want %q", where, got, test.version)
 		}
-		checkAnswers(t, where, h.answers()[told:], states)
+		checkAnswers(t, where, h.answers()[told:], test.state)
 		if h.process() != (Result{}) {
 			t.Errorf("%s: handled again and again", where)
 		}
@@ -165,7 +177,44 @@ func crashAt(t *testing.T, at int, before bool, request []byte, version string, 
 	return false
 }
 
-func checkAnswers(t *testing.T, where string, answers [][]byte, states []string) {
+// crash runs Process up to a step. It reports whether there are fewer steps than that.
+func (h *host) crash(at int, after bool) (beyond bool) {
+	h.t.Helper()
+	f := &fuse{at: at, after: after}
+	c := crashing{fuse: f, o: h.installer.Options, m: h.mailbox}
+	o := h.installer.Options
+	o.Ledger, o.Accounts, o.Checker, o.Keys, o.Bundles = c, c, c, c, crashingBundles{f, o.Bundles}
+	_, err := New(o).Process(h.t.Context(), addr, c)
+	if err != nil && !errors.Is(err, errCrash) {
+		h.t.Fatal(err)
+	}
+	return err == nil
+}
+
+// A crash while the removal of the folder is done leaves nothing of the bot, and does not make the folder again.
+func TestCrashInARemoval(t *testing.T) {
+	for at := 1; ; at++ {
+		for _, after := range []bool{false, true} {
+			h := newHost(t)
+			h.append(pack(t, "1"))
+			h.process()
+			h.removeFolder()
+			if h.crash(at, after) {
+				if at < 6 {
+					t.Fatalf("only %d steps", at-1)
+				}
+				return
+			}
+			h.process()
+			_, err := os.Stat(filepath.Join(h.dir, "bots", string(addr)))
+			if h.version() != "" || !errors.Is(err, os.ErrNotExist) || slices.Contains(h.folders(), Folder) {
+				t.Errorf("crash at step %d, after its effect %v: version %q, files %v, folders %q", at, after, h.version(), err, h.folders())
+			}
+		}
+	}
+}
+
+func checkAnswers(t *testing.T, where string, answers [][]byte, want string) {
 	t.Helper()
 	if len(answers) < 1 || len(answers) > 2 {
 		t.Errorf("%s: %d answers", where, len(answers))
@@ -174,8 +223,8 @@ func checkAnswers(t *testing.T, where string, answers [][]byte, states []string)
 	for _, raw := range answers {
 		m := parse(t, raw)
 		ids[m.Header.Get("Message-Id")] = true
-		if state := m.Header.Get("Mayfly-State"); !slices.Contains(states, state) {
-			t.Errorf("%s: answered %q", where, state)
+		if state := m.Header.Get("Mayfly-State"); state != want {
+			t.Errorf("%s: answered %q, want %q", where, state, want)
 		}
 	}
 	if len(ids) != 1 {

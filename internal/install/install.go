@@ -8,12 +8,24 @@
 //     attachment is its path in the bundle and may contain slashes. Text without a file name is ignored, and so are
 //     OpenPGP and S/MIME signatures. Text that was attached without base64 has its line ends put back from CRLF to LF.
 //   - The subject "uninstall", in any case, uninstalls.
+//   - The subject "rollback", in any case, puts back the bundle that ran before the one that is installed. It is checked as if
+//     it came anew. A second rollback puts back the other one.
 //   - Anything else is refused.
 //
 // When several messages wait, the outcome is that of handling them one by one, without the work: from the newest back,
-// requests are refused until one can be done, and those before it are passed over. At most the newest 20 are looked at.
+// requests are refused until one can be done, and those before it are passed over. Only where one of them is a rollback, whose
+// outcome depends on those before it, they are handled one by one. At most the newest 20 are looked at.
 // The same bundle again changes nothing, and is answered again. A refused update leaves the running version. A message that
-// vanished or expired, and a folder that is empty, uninstall nothing; a folder that is missing is made.
+// vanished or expired, and a folder that is empty, uninstall nothing.
+//
+// # The folder is missing
+//
+// Removing the folder uninstalls, too, if it was really removed: the account's list of folders has an INBOX and no Bot, and the
+// INBOX has the UIDVALIDITY that it had when Bot was last seen. If it has another, the mailbox was lost or made anew; the
+// folder is made again, and the bot stays. A list that fails or contradicts itself is an error, and changes nothing.
+//
+// Nothing is answered to a removal: the answer would make the folder again. After an uninstall it is for the account's owner to
+// make the folder, which appending to it does in most clients. For an account that never had a bot the folder is made.
 //
 // # Bot/Status
 //
@@ -27,14 +39,15 @@
 // # After a crash
 //
 // A request is marked as handled (its UIDVALIDITY and UID, in the ledger) after it was done and answered. So a request is never
-// lost; after a crash it is done again, which changes nothing, and may be answered twice. An update that
-// is answered only then is called installed.
+// lost; after a crash it is done again, which changes nothing, and may be answered twice. The ledger names with each bundle the
+// request that brought it, so that a rollback is not done twice.
 package install
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"time"
@@ -65,13 +78,15 @@ type Ledger interface {
 	Bot(ctx context.Context, addr bot.Address) (ledger.Bot, error)
 	Install(ctx context.Context, b ledger.Bot) error
 	Remove(ctx context.Context, addr bot.Address) error
-	InstallCursor(ctx context.Context, addr bot.Address) (ledger.Cursor, error)
-	SetInstallCursor(ctx context.Context, addr bot.Address, c ledger.Cursor) error
+	Folder(ctx context.Context, addr bot.Address) (ledger.Folder, error)
+	SetHandled(ctx context.Context, addr bot.Address, c ledger.Cursor) error
+	SetSeen(ctx context.Context, addr bot.Address, inbox uint32) error
 }
 
 // Bundles keeps the files of bundles by digest, and everything else that a bot has on disk.
 type Bundles interface {
 	PutBundle(addr bot.Address, digest string, files []storage.File) error
+	ExportBundle(addr bot.Address, digest string, w io.Writer) error
 	SweepBundles(addr bot.Address, keep ...string) (removed int, err error)
 	Remove(addr bot.Address) error
 }
@@ -100,6 +115,8 @@ type Mailbox interface {
 	Fetch(ctx context.Context, uid uint32, max int64) ([]byte, error)
 	Append(ctx context.Context, folder string, mail []byte) error
 	Create(ctx context.Context, folder string) error
+	Folders(ctx context.Context) ([]string, error)
+	UIDValidity(ctx context.Context, folder string) (uint32, error)
 }
 
 // Options wire an Installer. All but Now must be set.
@@ -130,7 +147,7 @@ func New(o Options) *Installer {
 // Result says what Process has done.
 type Result struct {
 	Changed bool   // a bot was installed, updated or uninstalled
-	State   string // of the last answer; "" if there was nothing to answer
+	State   string // of the last answer, or Uninstalled where the folder was removed; "" if there was nothing to do
 }
 
 const (
@@ -141,31 +158,79 @@ const (
 // Process reads the account's Bot folder, does what is new in it and answers. It selects the folder on c. An error is the
 // host's or the relay's, and the next call goes on where this one failed; faults of bundles are answered, not returned.
 func (in *Installer) Process(ctx context.Context, addr bot.Address, c Mailbox) (Result, error) {
-	var result Result
+	folder, err := in.Ledger.Folder(ctx, addr)
+	if err != nil {
+		return Result{}, err
+	}
 	status, err := c.Select(ctx, Folder)
 	if errors.Is(err, mailbox.ErrNoFolder) {
-		// Whoever removed the folder may have wanted to uninstall: that will be told apart from an account that never had it here.
-		return result, c.Create(ctx, Folder)
+		return in.missing(ctx, addr, c, folder)
 	}
 	if err != nil {
-		return result, err
+		return Result{}, err
 	}
-	cursor, err := in.Ledger.InstallCursor(ctx, addr)
+	inbox, err := c.UIDValidity(ctx, "INBOX")
 	if err != nil {
-		return result, err
+		return Result{}, err
 	}
-	if cursor.UIDValidity != status.UIDValidity {
-		cursor = ledger.Cursor{UIDValidity: status.UIDValidity}
+	if inbox != folder.Inbox {
+		if err := in.Ledger.SetSeen(ctx, addr, inbox); err != nil {
+			return Result{}, err
+		}
 	}
-	newest, err := waiting(ctx, c, cursor.UID)
+	if folder.Handled.UIDValidity != status.UIDValidity {
+		folder.Handled = ledger.Cursor{UIDValidity: status.UIDValidity}
+	}
+	newest, err := waiting(ctx, c, folder.Handled.UID)
 	if err != nil || len(newest) == 0 {
+		return Result{}, err
+	}
+	return in.handleAll(ctx, addr, c, status.UIDValidity, newest)
+}
+
+// handleAll handles the messages together if it can, else one by one.
+func (in *Installer) handleAll(ctx context.Context, addr bot.Address, c Mailbox, validity uint32, newest []mailbox.Message) (Result, error) {
+	var result Result
+	together, err := in.independent(ctx, c, newest)
+	if err != nil {
 		return result, err
 	}
-	if result, err = in.handle(ctx, addr, c, status.UIDValidity, newest); err != nil {
-		return result, err
+	steps := slices.Chunk(newest, 1)
+	if together {
+		steps = slices.Chunk(newest, len(newest))
 	}
-	cursor.UID = newest[len(newest)-1].UID
-	return result, in.Ledger.SetInstallCursor(ctx, addr, cursor)
+	for step := range steps {
+		r, err := in.handle(ctx, addr, c, validity, step)
+		if err != nil {
+			return result, err
+		}
+		if r.State != "" {
+			result.State = r.State
+		}
+		result.Changed = result.Changed || r.Changed
+		handled := ledger.Cursor{UIDValidity: validity, UID: step[len(step)-1].UID}
+		if err := in.Ledger.SetHandled(ctx, addr, handled); err != nil {
+			return result, err
+		}
+	}
+	return result, nil
+}
+
+// independent reports whether each request's outcome is the same whatever came before it.
+func (in *Installer) independent(ctx context.Context, c Mailbox, messages []mailbox.Message) (bool, error) {
+	if len(messages) == 1 {
+		return true, nil
+	}
+	for _, m := range messages {
+		req, err := in.fetch(ctx, c, m)
+		if errors.Is(err, mailbox.ErrVanished) {
+			continue
+		}
+		if err != nil || req.rollback {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // waiting returns the newest messages above a UID, ascending.
@@ -193,11 +258,12 @@ func (in *Installer) handle(ctx context.Context, addr bot.Address, c Mailbox, va
 		if err != nil {
 			return result, err
 		}
-		out, err := in.perform(ctx, addr, req)
+		at := ledger.Cursor{UIDValidity: validity, UID: m.UID}
+		out, err := in.perform(ctx, addr, req, at)
 		if err != nil {
 			return result, fmt.Errorf("the request in message %d of folder %s: %w", m.UID, Folder, err)
 		}
-		mail, err := out.compose(addr, req, ledger.Cursor{UIDValidity: validity, UID: m.UID}, in.Now())
+		mail, err := out.compose(addr, req, at, in.Now())
 		if err != nil {
 			return result, err
 		}
@@ -243,15 +309,34 @@ type outcome struct {
 	problems bundle.Problems // why it was refused
 }
 
-func (in *Installer) perform(ctx context.Context, addr bot.Address, req request) (outcome, error) {
+// perform does a request, which is known by its place in the folder.
+func (in *Installer) perform(ctx context.Context, addr bot.Address, req request, at ledger.Cursor) (outcome, error) {
 	before, err := in.Ledger.Bot(ctx, addr)
 	if err != nil && !errors.Is(err, ledger.ErrNotFound) {
 		return outcome{}, err
 	}
 	there := err == nil
-	if req.uninstall {
+	switch {
+	case req.uninstall:
 		return outcome{state: Uninstalled, changed: there, bot: before}, in.uninstall(ctx, addr)
+	case there && before.Request == at: // it was done before a crash, and not answered
+		out := outcome{state: Updated, changed: true}
+		if before.Previous == "" {
+			out.state = Installed
+		}
+		out.bot, err = in.setup(ctx, addr)
+		return out, err
+	case req.rollback:
+		req.bundle, err = in.previous(addr, before)
+		if err != nil && !errors.As(err, &req.problems) {
+			return outcome{}, err
+		}
 	}
+	return in.replace(ctx, addr, before, req, at)
+}
+
+// replace puts the request's bundle in the place of what is installed, if anything is.
+func (in *Installer) replace(ctx context.Context, addr bot.Address, before ledger.Bot, req request, at ledger.Cursor) (outcome, error) {
 	problems := req.problems
 	if len(problems) == 0 {
 		if err := in.Checker.Check(ctx, req.bundle); err != nil && !errors.As(err, &problems) {
@@ -262,31 +347,39 @@ func (in *Installer) perform(ctx context.Context, addr bot.Address, req request)
 		return outcome{state: Refused, bot: before, problems: problems}, nil
 	}
 	out := outcome{state: Updated, changed: before.Digest != req.bundle.Digest}
-	if !there || !out.changed {
+	if before.Digest == "" || !out.changed {
 		out.state = Installed
 	}
-	out.bot, err = in.install(ctx, addr, before, req.bundle)
+	if out.changed {
+		if err := in.install(ctx, addr, before, req, at); err != nil {
+			return outcome{}, err
+		}
+	}
+	// Also for the same bundle again: the time before may have ended before this.
+	var err error
+	out.bot, err = in.setup(ctx, addr)
 	return out, err
 }
 
-// install keeps the bundle before the ledger names it, and the one before it, which a rollback would need.
-func (in *Installer) install(ctx context.Context, addr bot.Address, before ledger.Bot, b *bundle.Bundle) (ledger.Bot, error) {
-	if before.Digest != b.Digest {
-		files := make([]storage.File, len(b.Files))
-		for i, f := range b.Files {
-			files[i] = storage.File(f)
-		}
-		if err := in.Bundles.PutBundle(addr, b.Digest, files); err != nil {
-			return ledger.Bot{}, err
-		}
-		if err := in.Ledger.Install(ctx, ledger.Bot{Address: addr, Manifest: b.Manifest, Digest: b.Digest}); err != nil {
-			return ledger.Bot{}, err
-		}
-		if _, err := in.Bundles.SweepBundles(addr, b.Digest, before.Digest); err != nil {
-			return ledger.Bot{}, err
-		}
+// install keeps the bundle before the ledger names it, and the one before it, for a rollback.
+func (in *Installer) install(ctx context.Context, addr bot.Address, before ledger.Bot, req request, at ledger.Cursor) error {
+	b := req.bundle
+	files := make([]storage.File, len(b.Files))
+	for i, f := range b.Files {
+		files[i] = storage.File(f)
 	}
-	// Also for the same bundle again: the time before may have ended here.
+	if err := in.Bundles.PutBundle(addr, b.Digest, files); err != nil {
+		return err
+	}
+	now := ledger.Bot{Address: addr, Manifest: b.Manifest, Digest: b.Digest, Request: at, Updated: in.Now()}
+	if err := in.Ledger.Install(ctx, now); err != nil {
+		return err
+	}
+	_, err := in.Bundles.SweepBundles(addr, b.Digest, before.Digest)
+	return err
+}
+
+func (in *Installer) setup(ctx context.Context, addr bot.Address) (ledger.Bot, error) {
 	now, err := in.Ledger.Bot(ctx, addr)
 	if err != nil {
 		return ledger.Bot{}, err

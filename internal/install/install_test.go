@@ -51,6 +51,7 @@ func manifest(version string) string {
 // are played: Setup names the invite link, Check refuses code that says so.
 type host struct {
 	t         *testing.T
+	dir       string
 	installer *Installer
 	ledger    *ledger.Ledger
 	store     *storage.Store
@@ -62,8 +63,8 @@ type host struct {
 
 func newHost(t *testing.T) *host {
 	t.Helper()
-	h := &host{t: t}
 	dir := t.TempDir()
+	h := &host{t: t, dir: dir}
 	if err := os.Chmod(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -89,6 +90,7 @@ func newHost(t *testing.T) *host {
 
 func (h *host) startRelay() {
 	h.user = imapmemserver.NewUser(string(addr), "password")
+	h.createFolder("INBOX")
 	memory := imapmemserver.New()
 	memory.AddUser(h.user)
 	server := imapserver.New(&imapserver.Options{
@@ -195,6 +197,30 @@ func (h *host) answers() [][]byte {
 	return mails
 }
 
+func (h *host) createFolder(name string) {
+	h.t.Helper()
+	if err := h.user.Create(name, nil); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// removeFolder is what the account's owner does in a mail client.
+func (h *host) removeFolder() {
+	h.t.Helper()
+	if err := h.user.Delete(Folder); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func (h *host) folders() []string {
+	h.t.Helper()
+	names, err := h.mailbox.Folders(h.t.Context())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return names
+}
+
 func (h *host) states() []string {
 	h.t.Helper()
 	var states []string
@@ -231,6 +257,15 @@ func pack(t *testing.T, version string, more ...bundle.File) []byte {
 func uninstall(t *testing.T) []byte {
 	t.Helper()
 	m, err := ComposeUninstall(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func rollback(t *testing.T) []byte {
+	t.Helper()
+	m, err := ComposeRollback(addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -486,6 +521,8 @@ func TestNewestWins(t *testing.T) {
 		"uninstall after good":  {[][]byte{pack(t, "1"), uninstall(t)}, Result{false, Uninstalled}, "", []string{Uninstalled}, 0},
 		"good after uninstall":  {[][]byte{uninstall(t), pack(t, "1")}, Result{true, Installed}, "1", []string{Installed}, 1},
 		"more than a page":      {append(slices.Repeat([][]byte{bad}, pageSize+5), pack(t, "1")), Result{true, Installed}, "1", []string{Installed}, 1},
+		"rollback after good":   {[][]byte{pack(t, "1"), pack(t, "2"), rollback(t)}, Result{true, Updated}, "1", []string{Installed, Updated, Updated}, 3},
+		"good after rollback":   {[][]byte{rollback(t), pack(t, "1")}, Result{true, Installed}, "1", []string{Refused, Installed}, 1},
 		"older than the newest": {append([][]byte{pack(t, "1")}, slices.Repeat([][]byte{bad}, lookedAt)...), Result{false, Refused}, "", slices.Repeat([]string{Refused}, lookedAt), 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -508,11 +545,10 @@ func TestVanishedMessagesUninstallNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.want(Result{}, "1.0.0")
-	if err := h.user.Delete(Folder); err != nil {
-		t.Fatal(err)
-	}
+	h.removeFolder()
+	h.createFolder(Folder) // before anybody looked: its UIDVALIDITY is another, its UIDs begin at 1 again
 	h.want(Result{}, "1.0.0")
-	h.append(pack(t, "2.0.0")) // into a new folder, whose UIDs begin at 1 again
+	h.append(pack(t, "2.0.0"))
 	h.want(Result{Changed: true, State: Updated}, "2.0.0")
 }
 
@@ -591,6 +627,14 @@ func TestSubjectUninstall(t *testing.T) {
 	}
 }
 
+func TestSubjectRollback(t *testing.T) {
+	for subject, want := range map[string]bool{"rollback": true, " RollBack": true, "Re: rollback": false, "roll back": false} {
+		if got := readRequest([]byte("Subject: "+subject+"\r\n\r\n"), bundle.DefaultCeilings()).rollback; got != want {
+			t.Errorf("%q: %v", subject, got)
+		}
+	}
+}
+
 func TestBrokenHeader(t *testing.T) {
 	for message, want := range map[string]string{
 		"not a header\r\n\r\n":        "the header cannot be read",
@@ -615,7 +659,7 @@ func FuzzReadRequest(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		req := readRequest(data, c)
 		kinds := 0
-		for _, is := range []bool{req.uninstall, req.bundle != nil, len(req.problems) > 0} {
+		for _, is := range []bool{req.uninstall, req.rollback, req.bundle != nil, len(req.problems) > 0} {
 			if is {
 				kinds++
 			}

@@ -18,10 +18,11 @@ import (
 	"mayfly/internal/bundle"
 )
 
-// request is a message of the Bot folder, read. It has a bundle, or problems, or uninstall set.
+// request is a message of the Bot folder, read. It has a bundle, or problems, or uninstall or rollback set.
 type request struct {
 	messageID string // with angle brackets; "" if there is none that could be answered to
 	uninstall bool
+	rollback  bool
 	bundle    *bundle.Bundle
 	problems  bundle.Problems
 }
@@ -47,8 +48,12 @@ func readRequest(mail []byte, c bundle.Ceilings) request {
 		req.messageID = id
 	}
 	subject, _ := header.Text("Subject")
-	if strings.EqualFold(strings.TrimSpace(subject), "uninstall") {
+	switch strings.ToLower(strings.TrimSpace(subject)) {
+	case "uninstall":
 		req.uninstall = true
+		return req
+	case "rollback":
+		req.rollback = true
 		return req
 	}
 	var found attachments

@@ -103,7 +103,8 @@ func (o outcome) installedText() string {
 	fmt.Fprintf(&b, "To chat with it, open this invite link, or scan the picture with Delta Chat:\n\n%s\n\n", o.bot.Invite)
 	fmt.Fprintf(&b, "Its limits: %s of memory and %v for each run.\n\n", bundle.FormatSize(m.Limits.Memory), m.Limits.Wall)
 	b.WriteString(noApp)
-	b.WriteString("\nTo update the bot, put a message with the new bundle into the folder Bot; to remove it, one with the subject \"uninstall\".\n")
+	b.WriteString("\nTo update the bot, put a message with the new bundle into the folder Bot; to go back to the version before, one with the " +
+		"subject \"rollback\"; to remove it, one with the subject \"uninstall\", or remove the folder.\n")
 	return b.String()
 }
 

@@ -11,11 +11,13 @@
 //   - The file is mode 0600. A file of a newer program, of another program, or a damaged one is refused at Open, with
 //     what to do about it.
 //
-// All times are integers, microseconds since 1970 UTC. The schema, version 1 (PRAGMA user_version; PRAGMA application_id is
+// All times are integers, microseconds since 1970 UTC. The schema, version 2 (PRAGMA user_version; PRAGMA application_id is
 // 0x4d61796c, "Mayl"); every column but the ids is NOT NULL, every table STRICT:
 //
 //	accounts   address, added               accounts whose Bot folder is watched, with or without an installed bot
 //	folders    address, uid_validity, uid   the last message of the account's Bot folder that was handled
+//	           inbox_validity               UIDVALIDITY of the account's INBOX when the Bot folder was last seen; 0: never
+//	           had_bot                      1: a bot of this account was uninstalled
 //	bots       address                      primary key
 //	           manifest                     JSON of bot.Manifest
 //	           digest                       of the bundle, hexadecimal
@@ -23,6 +25,9 @@
 //	           account, storage             the generations in force, 0 for none
 //	           uid_validity, uid_next       of the minirelay's INBOX, not the relay's
 //	           installed, updated
+//	           previous                     digest of the bundle that ran before this one; empty: none
+//	           request_validity, request_uid  the message in the Bot folder that brought the bundle; 0: not known
+//	installs   id, address, at              each new bot and each new bundle of one, of the last 24 hours
 //	states     bot, state                   JSON of bot.AccountState, what the gate knows; belongs to bots.account
 //	jobs       id, bot
 //	           uid_validity, uid            the cursor in the relay's INBOX; unique for a bot

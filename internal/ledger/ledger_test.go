@@ -98,7 +98,7 @@ func TestInstallUpdateRemove(t *testing.T) {
 
 	must(t, l.Install(ctx, Bot{Address: dice, Digest: "d2", Updated: time.UnixMicro(3000).UTC()}))
 	updated := first
-	updated.Digest, updated.Manifest, updated.Updated = "d2", bot.Manifest{}, time.UnixMicro(3000).UTC()
+	updated.Digest, updated.Previous, updated.Manifest, updated.Updated = "d2", "d1", bot.Manifest{}, time.UnixMicro(3000).UTC()
 	got, err = l.Bot(ctx, dice)
 	must(t, err)
 	if !reflect.DeepEqual(got, updated) {
@@ -152,17 +152,83 @@ func TestAccounts(t *testing.T) {
 	want(t, l.RemoveAccount(ctx, "b@relay.example"), ErrNotFound)
 }
 
-func TestInstallCursorOutlivesTheBot(t *testing.T) {
+func TestTheFolderOutlivesTheBot(t *testing.T) {
 	ctx, l := t.Context(), fresh(t)
-	none, err := l.InstallCursor(ctx, dice)
-	must(t, err)
-	must(t, l.SetInstallCursor(ctx, dice, Cursor{3, 8}))
-	must(t, l.SetInstallCursor(ctx, dice, Cursor{3, 9}))
+	wantFolder := func(want Folder) {
+		t.Helper()
+		if got, err := l.Folder(ctx, dice); err != nil || got != want {
+			t.Errorf("%+v, %v, want %+v", got, err, want)
+		}
+	}
+	wantFolder(Folder{})
+	must(t, l.SetSeen(ctx, dice, 4))
+	wantFolder(Folder{Inbox: 4})
+	must(t, l.SetHandled(ctx, dice, Cursor{3, 8}))
+	must(t, l.SetHandled(ctx, dice, Cursor{3, 9}))
+	must(t, l.SetSeen(ctx, dice, 5))
 	must(t, l.Remove(ctx, dice))
-	got, err := l.InstallCursor(ctx, dice)
-	must(t, err)
-	if none != (Cursor{}) || got != (Cursor{3, 9}) {
-		t.Errorf("%v, then %v", none, got)
+	wantFolder(Folder{Handled: Cursor{3, 9}, Inbox: 5, HadBot: true})
+	must(t, l.SetHandled(ctx, dice, Cursor{3, 10}))
+	must(t, l.SetSeen(ctx, dice, 6))
+	wantFolder(Folder{Handled: Cursor{3, 10}, Inbox: 6, HadBot: true})
+}
+
+func TestABotThatWasNeverSeenIsRemembered(t *testing.T) {
+	ctx, l := t.Context(), fresh(t)
+	must(t, l.Remove(ctx, dice))
+	want(t, l.Remove(ctx, dice), ErrNotFound)
+	if f, err := l.Folder(ctx, dice); err != nil || f != (Folder{HadBot: true}) {
+		t.Errorf("%+v, %v", f, err)
+	}
+}
+
+// The bundle before is what a rollback puts back. The same bundle again does not become its own predecessor.
+func TestThePreviousBundleIsKept(t *testing.T) {
+	ctx, l := t.Context(), fresh(t)
+	for i, step := range []struct{ digest, previous string }{{"d1", ""}, {"d2", "d1"}, {"d2", "d1"}, {"d1", "d2"}, {"d3", "d1"}} {
+		request := Cursor{7, uint32(i + 1)}
+		must(t, l.Install(ctx, Bot{Address: dice, Digest: step.digest, Request: request}))
+		b, err := l.Bot(ctx, dice)
+		if err != nil || b.Digest != step.digest || b.Previous != step.previous || b.Request != request {
+			t.Errorf("step %d: digest %q, previous %q, request %v, %v", i, b.Digest, b.Previous, b.Request, err)
+		}
+	}
+	must(t, l.Remove(ctx, dice))
+	must(t, l.Install(ctx, Bot{Address: dice, Digest: "d4"}))
+	if b, err := l.Bot(ctx, dice); err != nil || b.Previous != "" {
+		t.Errorf("a new bot has the predecessor %q, %v", b.Previous, err)
+	}
+}
+
+// New bots and new bundles count, the same bundle again does not, and neither an uninstall nor a restart takes one away.
+func TestInstallsAreCounted(t *testing.T) {
+	ctx, path := t.Context(), filepath.Join(t.TempDir(), "ledger.db")
+	l := open(t, path)
+	start := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+	at := func(minutes int, addr bot.Address, digest string) time.Time {
+		t.Helper()
+		now := start.Add(time.Duration(minutes) * time.Minute)
+		must(t, l.Install(ctx, Bot{Address: addr, Digest: digest, Updated: now}))
+		return now
+	}
+	times := []time.Time{at(0, dice, "d1"), at(1, "b@relay.example", "d1"), at(2, dice, "d2")}
+	at(3, dice, "d2")
+	must(t, l.Remove(ctx, dice))
+	must(t, l.Close())
+	l = open(t, path)
+	got, err := l.Installs(ctx, start)
+	if err != nil || !reflect.DeepEqual(got, times) {
+		t.Errorf("%v, %v, want %v", got, err, times)
+	}
+	if got, err = l.Installs(ctx, start.Add(time.Minute)); err != nil || !reflect.DeepEqual(got, times[1:]) {
+		t.Errorf("%v, %v, want %v", got, err, times[1:])
+	}
+	if n, err := l.CountBots(ctx); err != nil || n != 1 {
+		t.Errorf("%d bots, %v", n, err)
+	}
+	last := at(24*60+2, dice, "d1")
+	if got, err = l.Installs(ctx, start); err != nil || !reflect.DeepEqual(got, []time.Time{times[2], last}) {
+		t.Errorf("%v, %v: what is older than a day is forgotten", got, err)
 	}
 }
 
@@ -582,8 +648,11 @@ func TestVersion1IsRead(t *testing.T) {
 	must(t, err)
 	accounts, err := l.Accounts(ctx)
 	must(t, err)
-	if c, err := l.InstallCursor(ctx, dice); err != nil || c != (Cursor{3, 9}) {
-		t.Errorf("install cursor %v, %v", c, err)
+	if f, err := l.Folder(ctx, dice); err != nil || f != (Folder{Handled: Cursor{3, 9}}) {
+		t.Errorf("folder %+v, %v", f, err)
+	}
+	if installs, err := l.Installs(ctx, time.Time{}); err != nil || len(installs) != 0 || b.Previous != "" || b.Request != (Cursor{}) {
+		t.Errorf("installs %v, %v, previous %q, request %v: the first release knew of none", installs, err, b.Previous, b.Request)
 	}
 	if !done || len(out) != 1 || len(runs) != 1 || runs[0].Record.CPU != 5*time.Millisecond || refusals["clear"] != 3 || len(accounts) != 1 {
 		t.Errorf("%v %+v %+v %v %v", done, out, runs, refusals, accounts)
