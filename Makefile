@@ -37,3 +37,9 @@ setup:
 
 clean:
 	rm -rf bin
+
+# The same on a real Postfix and Dovecot, which scripts/setup-relay installs. It needs root.
+.PHONY: relay-test
+relay-test: build
+	@scripts/setup-relay
+	@scripts/relay-test

@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"sync"
-	"sync/atomic"
 
 	"github.com/emersion/go-smtp"
 
@@ -18,8 +17,6 @@ type filter struct {
 	server   *smtp.Server
 	reinject string
 	serving  sync.WaitGroup
-
-	passed, refused atomic.Int64
 }
 
 func serveFilter(listener net.Listener, reinject string) (*filter, error) {
@@ -28,6 +25,7 @@ func serveFilter(listener net.Listener, reinject string) (*filter, error) {
 	f.server.Domain = "filter.test"
 	f.server.MaxMessageBytes = 32 << 20
 	f.server.MaxRecipients = 1000
+	f.server.EnableSMTPUTF8 = true                        // Postfix offers it to clients, and cores use it
 	f.serving.Go(func() { _ = f.server.Serve(listener) }) // it ends with an error when it is closed
 	return f, nil
 }
@@ -43,13 +41,14 @@ func (f *filter) close() error {
 
 // filtering is one connection of Postfix.
 type filtering struct {
-	filter *filter
-	from   string
-	to     []string
+	filter  *filter
+	from    string
+	options *smtp.MailOptions
+	to      []string
 }
 
-func (s *filtering) Mail(from string, _ *smtp.MailOptions) error {
-	s.from = from
+func (s *filtering) Mail(from string, options *smtp.MailOptions) error {
+	s.from, s.options = from, options
 	return nil
 }
 
@@ -64,10 +63,8 @@ func (s *filtering) Data(r io.Reader) error {
 		return err
 	}
 	if gate.LooksEncrypted(mail) != nil && !gate.IsHandshake(mail) {
-		s.filter.refused.Add(1)
 		return &smtp.SMTPError{Code: 523, EnhancedCode: smtp.NoEnhancedCode, Message: "Encryption Needed: Invalid Unencrypted Mail"}
 	}
-	s.filter.passed.Add(1)
 	return s.handBack(mail)
 }
 
@@ -78,7 +75,7 @@ func (s *filtering) handBack(mail []byte) error {
 		return err
 	}
 	defer c.Close()
-	if err := c.Mail(s.from, nil); err != nil {
+	if err := c.Mail(s.from, &smtp.MailOptions{Body: s.options.Body, UTF8: s.options.UTF8}); err != nil {
 		return err
 	}
 	for _, to := range s.to {
@@ -99,5 +96,5 @@ func (s *filtering) handBack(mail []byte) error {
 	return c.Quit()
 }
 
-func (s *filtering) Reset()        { s.from, s.to = "", nil }
+func (s *filtering) Reset()        { s.from, s.options, s.to = "", nil, nil }
 func (s *filtering) Logout() error { return nil }

@@ -1,7 +1,10 @@
+//go:build relay
+
 package relay
 
 import (
 	"net"
+	"time"
 
 	"github.com/emersion/go-smtp"
 
@@ -12,6 +15,9 @@ import (
 func tryDeliver(r *Relay, to bot.Address, mail string) error {
 	conn, err := net.Dial("tcp", r.LMTP)
 	if err != nil {
+		return err
+	}
+	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
 		return err
 	}
 	c := smtp.NewClientLMTP(conn)

@@ -1,0 +1,169 @@
+//go:build relay
+
+package relay
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"mayfly/internal/bot"
+	"mayfly/internal/bundle"
+	"mayfly/internal/core"
+	"mayfly/internal/core/coretest"
+	"mayfly/internal/install"
+	"mayfly/internal/mailbox"
+	"mayfly/internal/user"
+)
+
+// host is a running `mayfly serve` on a relay, with TLS verified on both sides by the system's CAs, which SSL_CERT_FILE names.
+type host struct {
+	t       *testing.T
+	command *exec.Cmd
+	log     string // path
+}
+
+func serve(t *testing.T, r *Relay, accounts ...bot.Address) *host {
+	t.Helper()
+	dir := t.TempDir()
+	build := exec.Command("go", "build", "-o", dir+"/", "mayfly/cmd/...")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	must(t, os.WriteFile(filepath.Join(dir, "master-password"), []byte(r.MasterPassword), 0o600))
+	list, err := json.Marshal(accounts)
+	must(t, err)
+	config := fmt.Sprintf(`
+state = %q
+core = %q
+sandbox = %q
+[relay]
+imap = %q
+imap_security = "tls"
+smtp = %q
+smtp_security = "tls"
+master_user = %q
+master_password_file = %q
+accounts = %s
+[log]
+level = "debug"
+`, filepath.Join(dir, "state"), coretest.Binary(t), filepath.Join(dir, "mayfly-sandbox"), r.IMAPTLS, r.SubmissionTLS, r.MasterUser,
+		filepath.Join(dir, "master-password"), list)
+	must(t, os.WriteFile(filepath.Join(dir, "mayfly.toml"), []byte(config), 0o600))
+
+	h := &host{t: t, log: filepath.Join(dir, "log")}
+	log, err := os.Create(h.log)
+	must(t, err)
+	defer log.Close()
+	h.command = exec.Command(filepath.Join(dir, "mayfly"), "serve", "-config", filepath.Join(dir, "mayfly.toml"))
+	h.command.Env = append(os.Environ(), "SSL_CERT_FILE="+r.CAFile)
+	h.command.Stdout, h.command.Stderr = log, log
+	must(t, h.command.Start())
+	t.Cleanup(h.stop)
+	return h
+}
+
+// stop ends the host as an operator does, and requires that it ends well.
+func (h *host) stop() {
+	h.t.Helper()
+	must(h.t, h.command.Process.Signal(syscall.SIGTERM))
+	timer := time.AfterFunc(30*time.Second, func() { h.command.Process.Kill() })
+	defer timer.Stop()
+	if err := h.command.Wait(); err != nil {
+		h.t.Errorf("mayfly serve: %v", err)
+	}
+	if h.t.Failed() {
+		text, err := os.ReadFile(h.log)
+		h.t.Logf("the host's log: %v\n%s", err, text)
+	}
+}
+
+// invite waits for the first answer in Bot/Status and returns the link in it.
+func invite(t *testing.T, ctx context.Context, c *mailbox.Client) string {
+	t.Helper()
+	for ; ctx.Err() == nil; time.Sleep(50 * time.Millisecond) {
+		if _, err := c.Select(ctx, install.StatusFolder); err != nil {
+			continue // not made yet
+		}
+		list, err := c.List(ctx, 0, 1)
+		must(t, err)
+		if len(list) == 0 {
+			continue
+		}
+		mail, err := c.Fetch(ctx, list[0].UID, 1<<20)
+		must(t, err)
+		if !strings.Contains(string(mail), "Mayfly-State: installed") {
+			t.Fatalf("not installed:\n%s", mail)
+		}
+		plain := strings.NewReplacer("=\r\n", "", "=3D", "=").Replace(string(mail)) // quoted-printable
+		return regexp.MustCompile(`https://i\.delta\.chat/#\S+`).FindString(plain)
+	}
+	t.Fatalf("no answer in %s", install.StatusFolder)
+	return ""
+}
+
+func person(t *testing.T, ctx context.Context, r *Relay, address bot.Address) *user.User {
+	t.Helper()
+	imap, err := net.ResolveTCPAddr("tcp", r.IMAP)
+	must(t, err)
+	submission, err := net.ResolveTCPAddr("tcp", r.SubmissionPlain)
+	must(t, err)
+	u, err := user.Start(ctx, coretest.Binary(t), filepath.Join(t.TempDir(), "core"), address.Local(), core.Transport{
+		Addr: string(address), Password: password,
+		IMAPServer: "127.0.0.1", IMAPPort: uint16(imap.Port), SMTPServer: "127.0.0.1", SMTPPort: uint16(submission.Port),
+	})
+	must(t, err)
+	t.Cleanup(func() { must(t, u.Close()) })
+	return u
+}
+
+// TestWholePath: an author appends a bundle, the host installs it by IDLE as the relay's master user, a user joins by the invite link
+// and gets replies, and the bot's INBOX is empty in the end.
+func TestWholePath(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	r := Start(t)
+	author := login(t, r, dice)
+	b, err := bundle.FromDir("../../examples/dice", bundle.DefaultCeilings())
+	must(t, err)
+	mail, err := install.Compose(b, dice)
+	must(t, err)
+	must(t, author.Append(ctx, install.Folder, mail))
+	serve(t, r, dice)
+	link := invite(t, ctx, author)
+
+	u := person(t, ctx, r, ada)
+	chat, err := u.Join(ctx, link)
+	must(t, err)
+	var took []time.Duration
+	for range 5 {
+		start := time.Now()
+		_, err := u.Say(ctx, chat, "2d6")
+		must(t, err)
+		m, err := u.Next(ctx)
+		must(t, err)
+		took = append(took, time.Since(start))
+		if !m.Authentic() || !regexp.MustCompile(`[1-6].*[1-6].*=.*\d+`).MatchString(m.Text) {
+			t.Errorf("dice said %+v", m)
+		}
+	}
+	t.Logf("a user's core said, the bot's reply in the user's core: median and p95 of %d: %s", len(took), spread(took))
+	for {
+		status, err := author.Select(ctx, "INBOX")
+		must(t, err)
+		if status.Messages == 0 {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
