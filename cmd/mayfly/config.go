@@ -7,22 +7,26 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
 
 	"mayfly/internal/bot"
+	"mayfly/internal/bundle"
+	"mayfly/internal/install"
 )
 
 // config is the operator's file. docs/mayfly.toml documents every key and holds the defaults.
 type config struct {
-	State       string      `toml:"state"`
-	Core        string      `toml:"core"`
-	Sandbox     string      `toml:"sandbox"`
-	SandboxUser int         `toml:"sandbox_user"`
-	Sessions    int         `toml:"sessions"`
-	Relay       relayConfig `toml:"relay"`
-	Log         logConfig   `toml:"log"`
+	State       string        `toml:"state"`
+	Core        string        `toml:"core"`
+	Sandbox     string        `toml:"sandbox"`
+	SandboxUser int           `toml:"sandbox_user"`
+	Sessions    int           `toml:"sessions"`
+	Relay       relayConfig   `toml:"relay"`
+	Install     installConfig `toml:"install"`
+	Log         logConfig     `toml:"log"`
 }
 
 type relayConfig struct {
@@ -33,6 +37,14 @@ type relayConfig struct {
 	MasterUser         string   `toml:"master_user"`
 	MasterPasswordFile string   `toml:"master_password_file"`
 	Accounts           []string `toml:"accounts"`
+}
+
+type installConfig struct {
+	Who             string   `toml:"who"`
+	Listed          []string `toml:"listed"`
+	InstallsPerHour int      `toml:"installs_per_hour"`
+	Bots            int      `toml:"bots"`
+	Disk            string   `toml:"disk"`
 }
 
 type logConfig struct {
@@ -51,7 +63,8 @@ func defaultConfig() config {
 			IMAP: "127.0.0.1:143", IMAPSecurity: "plain", SMTP: "127.0.0.1:587", SMTPSecurity: "plain",
 			MasterUser: "mayfly", MasterPasswordFile: "/etc/mayfly/master-password", Accounts: []string{},
 		},
-		Log: logConfig{Level: "info", Format: "text"},
+		Install: installConfig{Who: install.Everyone, Listed: []string{}, InstallsPerHour: 60, Bots: 1000, Disk: "5GB"},
+		Log:     logConfig{Level: "info", Format: "text"},
 	}
 }
 
@@ -109,6 +122,9 @@ func (c config) validate() error {
 			wrong("relay.accounts: %w", err)
 		}
 	}
+	if _, err := c.Install.rules(); err != nil {
+		errs = append(errs, err)
+	}
 	if _, err := c.Log.level(); err != nil {
 		wrong("log.level = %q: want debug, info, warn or error", c.Log.Level)
 	}
@@ -121,6 +137,31 @@ func (c config) validate() error {
 func (l logConfig) level() (level slog.Level, err error) {
 	err = level.UnmarshalText([]byte(l.Level))
 	return level, err
+}
+
+// rules are the operator's, read; the error has all that is wrong with them.
+func (i installConfig) rules() (install.Rules, error) {
+	var errs []error
+	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf("  install."+format, args...)) }
+	r := install.Rules{Who: i.Who, PerHour: i.InstallsPerHour, Bots: i.Bots}
+	if !slices.Contains([]string{install.Everyone, install.Listed, install.Nobody}, i.Who) {
+		wrong("who = %q: want everyone, listed or nobody", i.Who)
+	}
+	for _, entry := range i.Listed {
+		listed, err := install.ParseListed(entry)
+		if err != nil {
+			wrong("listed: %w", err)
+		}
+		r.Listed = append(r.Listed, listed)
+	}
+	if i.InstallsPerHour < 0 || i.Bots < 0 {
+		wrong("installs_per_hour = %d, install.bots = %d: want 0, which is no limit, or more", i.InstallsPerHour, i.Bots)
+	}
+	var err error
+	if r.Disk, err = bundle.ParseSize(i.Disk); err != nil {
+		wrong("disk = %q: %w", i.Disk, err)
+	}
+	return r, errors.Join(errs...)
 }
 
 // masterPassword reads the secret that the operator gave Mayfly on the relay.

@@ -82,8 +82,13 @@ func (h *host) open(ctx context.Context, done func(session.Outcome)) error {
 		Limits: session.DefaultLimits(), Log: h.log,
 	})
 	slots := dispatch.NewSlots(h.cfg.Sessions)
+	rules, err := h.cfg.Install.rules()
+	if err != nil {
+		return err
+	}
 	h.installer = install.New(install.Options{
-		Ledger: h.ledger, Bundles: h.store, Accounts: inSlots{runner, slots}, Checker: inSlots{runner, slots}, Keys: h.keys, Ceilings: bundle.DefaultCeilings(), Log: h.log,
+		Ledger: h.ledger, Bundles: h.store, Accounts: inSlots{runner, slots}, Checker: inSlots{runner, slots}, Keys: h.keys,
+		Ceilings: bundle.DefaultCeilings(), Rules: rules, Log: h.log,
 	})
 	h.dispatcher = dispatch.New(dispatch.Options{
 		Dial: h.dial, Folder: folder{h}, Ledger: h.ledger, Sessions: runner, Outbox: h.outbox, Keys: h.keys,

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"mayfly/internal/bot"
 	"mayfly/internal/bundle"
@@ -65,6 +66,12 @@ func (c crashing) SetHandled(ctx context.Context, a bot.Address, cursor ledger.C
 func (c crashing) SetSeen(ctx context.Context, a bot.Address, inbox uint32) error {
 	return burnErr(c.fuse, func() error { return c.o.Ledger.SetSeen(ctx, a, inbox) })
 }
+func (c crashing) Installs(ctx context.Context, since time.Time) ([]time.Time, error) {
+	return burn(c.fuse, func() ([]time.Time, error) { return c.o.Ledger.Installs(ctx, since) })
+}
+func (c crashing) CountBots(ctx context.Context) (int, error) {
+	return burn(c.fuse, func() (int, error) { return c.o.Ledger.CountBots(ctx) })
+}
 func (c crashing) Remove(ctx context.Context, a bot.Address) error {
 	return burnErr(c.fuse, func() error { return c.o.Ledger.Remove(ctx, a) })
 }
@@ -116,6 +123,10 @@ func (c crashingBundles) SweepBundles(a bot.Address, keep ...string) (int, error
 }
 func (c crashingBundles) Remove(a bot.Address) error {
 	return burnErr(c.fuse, func() error { return c.bundles.Remove(a) })
+}
+
+func (c crashingBundles) Usage() (int64, error) {
+	return burn(c.fuse, func() (int64, error) { return c.bundles.Usage() })
 }
 
 // Wherever a crash happens, the next Process brings about what was asked for, and it is answered at least once and at most

@@ -18,6 +18,11 @@
 // The same bundle again changes nothing, and is answered again. A refused update leaves the running version. A message that
 // vanished or expired, and a folder that is empty, uninstall nothing.
 //
+// # The operator's rules
+//
+// Rules say who may install, and how much. A refusal names each rule that is broken, and what the author can do. New bots and
+// new versions are counted in the ledger, so that a restart changes nothing.
+//
 // # The folder is missing
 //
 // Removing the folder uninstalls, too, if it was really removed: the account's list of folders has an INBOX and no Bot, and the
@@ -50,6 +55,7 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"mayfly/internal/bot"
@@ -81,6 +87,8 @@ type Ledger interface {
 	Folder(ctx context.Context, addr bot.Address) (ledger.Folder, error)
 	SetHandled(ctx context.Context, addr bot.Address, c ledger.Cursor) error
 	SetSeen(ctx context.Context, addr bot.Address, inbox uint32) error
+	Installs(ctx context.Context, since time.Time) ([]time.Time, error)
+	CountBots(ctx context.Context) (int, error)
 }
 
 // Bundles keeps the files of bundles by digest, and everything else that a bot has on disk.
@@ -89,6 +97,7 @@ type Bundles interface {
 	ExportBundle(addr bot.Address, digest string, w io.Writer) error
 	SweepBundles(addr bot.Address, keep ...string) (removed int, err error)
 	Remove(addr bot.Address) error
+	Usage() (bytes int64, err error)
 }
 
 // Accounts makes core's account for a bot that the ledger holds, or brings its profile up to date with the manifest. It
@@ -127,6 +136,7 @@ type Options struct {
 	Checker  Checker
 	Keys     Keys
 	Ceilings bundle.Ceilings
+	Rules    Rules
 	Log      *slog.Logger
 	Now      func() time.Time // nil: time.Now
 }
@@ -134,6 +144,7 @@ type Options struct {
 // Installer handles the Bot folders of all accounts. Calls for different accounts may overlap, those for one may not.
 type Installer struct {
 	Options
+	admission sync.Mutex // from looking at the rules to what counts for them
 }
 
 // New makes an Installer.
@@ -141,7 +152,7 @@ func New(o Options) *Installer {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Installer{o}
+	return &Installer{Options: o}
 }
 
 // Result says what Process has done.
@@ -337,23 +348,32 @@ func (in *Installer) perform(ctx context.Context, addr bot.Address, req request,
 
 // replace puts the request's bundle in the place of what is installed, if anything is.
 func (in *Installer) replace(ctx context.Context, addr bot.Address, before ledger.Bot, req request, at ledger.Cursor) (outcome, error) {
+	same := len(req.problems) == 0 && req.bundle.Digest == before.Digest
 	problems := req.problems
+	if !same {
+		broken, err := in.broken(ctx, addr, before, req.size())
+		if err != nil {
+			return outcome{}, err
+		}
+		problems = slices.Concat(problems, broken)
+	}
 	if len(problems) == 0 {
 		if err := in.Checker.Check(ctx, req.bundle); err != nil && !errors.As(err, &problems) {
 			return outcome{}, fmt.Errorf("check the code: %w", err)
 		}
 	}
+	if len(problems) == 0 && !same {
+		var err error
+		if problems, err = in.install(ctx, addr, before, req, at); err != nil {
+			return outcome{}, err
+		}
+	}
 	if len(problems) > 0 {
 		return outcome{state: Refused, bot: before, problems: problems}, nil
 	}
-	out := outcome{state: Updated, changed: before.Digest != req.bundle.Digest}
-	if before.Digest == "" || !out.changed {
+	out := outcome{state: Updated, changed: !same}
+	if before.Digest == "" || same {
 		out.state = Installed
-	}
-	if out.changed {
-		if err := in.install(ctx, addr, before, req, at); err != nil {
-			return outcome{}, err
-		}
 	}
 	// Also for the same bundle again: the time before may have ended before this.
 	var err error
@@ -361,22 +381,29 @@ func (in *Installer) replace(ctx context.Context, addr bot.Address, before ledge
 	return out, err
 }
 
-// install keeps the bundle before the ledger names it, and the one before it, for a rollback.
-func (in *Installer) install(ctx context.Context, addr bot.Address, before ledger.Bot, req request, at ledger.Cursor) error {
+// install keeps the bundle before the ledger names it, and the one before it, for a rollback. It looks at the rules once more,
+// since another account may have been faster.
+func (in *Installer) install(ctx context.Context, addr bot.Address, before ledger.Bot, req request, at ledger.Cursor) (bundle.Problems, error) {
+	in.admission.Lock()
+	defer in.admission.Unlock()
+	broken, err := in.broken(ctx, addr, before, req.size())
+	if err != nil || len(broken) > 0 {
+		return broken, err
+	}
 	b := req.bundle
 	files := make([]storage.File, len(b.Files))
 	for i, f := range b.Files {
 		files[i] = storage.File(f)
 	}
 	if err := in.Bundles.PutBundle(addr, b.Digest, files); err != nil {
-		return err
+		return nil, err
 	}
 	now := ledger.Bot{Address: addr, Manifest: b.Manifest, Digest: b.Digest, Request: at, Updated: in.Now()}
 	if err := in.Ledger.Install(ctx, now); err != nil {
-		return err
+		return nil, err
 	}
-	_, err := in.Bundles.SweepBundles(addr, b.Digest, before.Digest)
-	return err
+	_, err = in.Bundles.SweepBundles(addr, b.Digest, before.Digest)
+	return nil, err
 }
 
 func (in *Installer) setup(ctx context.Context, addr bot.Address) (ledger.Bot, error) {

@@ -82,7 +82,8 @@ func newHost(t *testing.T) *host {
 	}
 	h.installer = New(Options{
 		Ledger: h.ledger, Bundles: h.store, Accounts: h, Checker: h, Keys: keys, Ceilings: bundle.DefaultCeilings(),
-		Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC) },
+		Rules: Rules{Who: Everyone, PerHour: 1000, Bots: 1000, Disk: 1e9},
+		Log:   slog.New(slog.DiscardHandler), Now: func() time.Time { return time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC) },
 	})
 	h.startRelay()
 	return h

@@ -27,6 +27,17 @@ type request struct {
 	problems  bundle.Problems
 }
 
+// size is how much the request would put on the disk, in bytes. A rollback finds everything there.
+func (r request) size() int64 {
+	var n int64
+	if r.bundle != nil && !r.rollback {
+		for _, f := range r.bundle.Files {
+			n += int64(len(f.Data))
+		}
+	}
+	return n
+}
+
 const (
 	maxParts  = 2000 // of a message, at all depths
 	maxNested = 8    // multiparts inside multiparts

@@ -88,6 +88,25 @@ func TestRemovedFolderUninstalls(t *testing.T) {
 	w.told(client, 2, "Mayfly-State: installed")
 }
 
+// TestInstallRules has a host that takes two new bots or versions an hour, of one account. It counts over a restart.
+func TestInstallRules(t *testing.T) {
+	w := newWorld(t)
+	address, client := w.newAccount("ruled0001")
+	stranger, strange := w.newAccount("stranger1")
+	w.append(client, address, version("1"))
+	w.append(strange, stranger, version("1"))
+	w.settings = strings.NewReplacer("[log]", "[install]\nwho = \"listed\"\nlisted = [\""+string(address)+"\"]\ninstalls_per_hour = 2\n[log]")
+	w.serve()
+	w.told(client, 1, "Mayfly-State: installed")
+	w.told(strange, 1, "Mayfly-State: refused", "[install] who: stranger1@chat.test is not on the list")
+	w.append(client, address, version("2"))
+	w.told(client, 2, "Mayfly-State: updated")
+	w.stop()
+	w.append(client, address, version("3"))
+	w.serve()
+	w.told(client, 3, "Mayfly-State: refused", "[install] installs_per_hour: 2 bots or new versions", "Versions 2 stays installed.")
+}
+
 // asOwner does something in the account that our own client has no need of.
 func (w *world) asOwner(address bot.Address, do func(*imapclient.Client) error) {
 	w.t.Helper()

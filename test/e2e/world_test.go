@@ -78,6 +78,7 @@ type world struct {
 	relay      *minirelay.Relay
 	imap, smtp string
 	config     string
+	settings   *strings.Replacer // of lines of the configuration; nil: none
 
 	command *exec.Cmd
 	log     *hostLog
@@ -148,7 +149,7 @@ func (w *world) serve() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.config = w.write("mayfly.toml", fmt.Sprintf(`
+	config := fmt.Sprintf(`
 state = %q
 core = %q
 sandbox = %q
@@ -161,7 +162,11 @@ accounts = %s
 level = "debug"
 format = "json"
 `, filepath.Join(w.dir, "state"), coretest.Binary(w.t), filepath.Join(binaries, "mayfly-sandbox"), w.imap, w.smtp,
-		filepath.Join(w.dir, "master-password"), accounts))
+		filepath.Join(w.dir, "master-password"), accounts)
+	if w.settings != nil {
+		config = w.settings.Replace(config)
+	}
+	w.config = w.write("mayfly.toml", config)
 	w.command = exec.Command(filepath.Join(binaries, "mayfly"), "serve", "-config", w.config)
 	w.log = &hostLog{news: make(chan struct{}, 1)}
 	w.command.Stderr = w.log
@@ -184,6 +189,7 @@ func (w *world) stop() {
 		w.t.Error(err)
 	}
 	w.end(true)
+	w.checkState()
 }
 
 // kill ends the host with SIGKILL.
