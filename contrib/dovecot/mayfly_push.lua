@@ -3,35 +3,44 @@
 -- queue, the datagram is dropped and the delivery goes on as without it. Mayfly's slow poll finds what was not told.
 --
 -- Needs: Dovecot 2.3.4 or later with mail_lua and push_notification_lua (in Debian's dovecot-core), and Debian's lua-socket.
--- Without lua-socket it says so in Dovecot's log, once for each process, and does nothing.
+-- Without lua-socket it says so in Dovecot's log, at each delivery, and does nothing. Tried with Dovecot 2.3.19 (Debian 12) and 2.4.1
+-- (Debian 13).
 --
 -- Set up, on a chatmail relay (Dovecot 2.3), in /etc/dovecot/dovecot.conf:
 --
 --   protocol lmtp {
---     # the relay has this line already
+--     # as the relay has it already
 --     mail_plugins = $mail_plugins mail_lua notify push_notification push_notification_lua
 --   }
 --   protocol imap {
---     # to be added: without it, changes of Bot folders are found by polling. The relay's own script is for LMTP only.
---     mail_plugins = $mail_plugins mail_lua notify push_notification push_notification_lua
+--     # add the last four to the relay's line: without them, changes of Bot folders are found by polling
+--     mail_plugins = $mail_plugins imap_quota last_login mail_lua notify push_notification push_notification_lua
 --     plugin {
+--       # the relay's own script is for LMTP only
 --       push_notification_driver = lua:file=/etc/dovecot/mayfly_push.lua
 --       push_notification_driver2 =
 --     }
 --   }
 --   plugin {
---     # the relay's own driver stays in push_notification_driver; the names must count up without a gap: "", 2, 3
+--     # the relay's own script stays in push_notification_driver; the names must count up without a gap: "", 2, 3
 --     push_notification_driver2 = lua:file=/etc/dovecot/mayfly_push.lua
 --     mayfly_socket = /run/mayfly/wake
 --   }
 --
 -- The same with Dovecot 2.4:
 --
---   mail_plugins { mail_lua = yes  notify = yes  push_notification = yes  push_notification_lua = yes }
+--   mail_plugins {
+--     mail_lua = yes
+--     notify = yes
+--     push_notification = yes
+--     push_notification_lua = yes
+--   }
 --   push_notification mayfly {
 --     driver = lua
 --     lua_file = /etc/dovecot/mayfly_push.lua
---     lua_settings { mayfly_socket = /run/mayfly/wake }
+--     lua_settings {
+--       mayfly_socket = /run/mayfly/wake
+--     }
 --   }
 --
 -- The socket has mode 0660: its group must be the one that Dovecot's mail processes run with (mail_gid; on a relay: vmail).
@@ -108,7 +117,7 @@ end
 
 function dovecot_lua_notify_begin_txn(user)
   local ctx = {user = user.username, path = path, order = {}, uids = {}}
-  if type(user.plugin_getenv) == "function" then -- Dovecot 2.3
+  if type(user.plugin_getenv) == "function" then -- Dovecot 2.3 has the socket's path in the plugin's settings
     ctx.path = user:plugin_getenv("mayfly_socket") or path
   end
   return ctx

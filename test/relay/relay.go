@@ -107,8 +107,12 @@ func requireServers(t testing.TB) {
 	if os.Getuid() != 0 {
 		t.Fatal("relay: Postfix starts as root only: run these tests as root")
 	}
-	if _, err := exec.LookPath("dovecot"); err != nil {
-		t.Fatalf("relay: %v: %s", err, hint)
+	version, err := exec.Command("dovecot", "--version").Output()
+	if err != nil {
+		t.Fatalf("relay: dovecot: %v: %s", err, hint)
+	}
+	if !strings.HasPrefix(string(version), "2.3.") {
+		t.Fatalf("relay: its configuration is for Dovecot 2.3, as in Debian 12 and on chatmail relays; here is %s", version)
 	}
 	for _, pattern := range []string{
 		postfixMaster,
