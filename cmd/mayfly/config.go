@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -111,6 +112,14 @@ func (c config) validate() error {
 	}
 	if c.Sessions < 1 || c.Sessions > 64 {
 		wrong("sessions = %d: want 1 to 64", c.Sessions)
+	}
+	for key, address := range map[string]string{"relay.imap": c.Relay.IMAP, "relay.smtp": c.Relay.SMTP} {
+		if _, port, err := net.SplitHostPort(address); err != nil || port == "" {
+			wrong("%s = %q: want host:port", key, address)
+		}
+	}
+	if c.Relay.MasterUser == "" || strings.ContainsAny(c.Relay.MasterUser, "*@ ") {
+		wrong("relay.master_user = %q: want a name without *, @ and spaces", c.Relay.MasterUser)
 	}
 	for key, value := range map[string]string{"relay.imap_security": c.Relay.IMAPSecurity, "relay.smtp_security": c.Relay.SMTPSecurity} {
 		if value != "plain" && value != "starttls" && value != "tls" {

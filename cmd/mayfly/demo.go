@@ -323,7 +323,7 @@ func (d *demoRun) talk(ctx context.Context) error {
 		select {
 		case line, ok := <-lines:
 			if !ok {
-				lines, patience = nil, time.After(15*time.Second)
+				lines, patience = nil, time.After(time.Duration(min(asked, 1))*15*time.Second)
 			} else if strings.TrimSpace(line) != "" {
 				if _, err := d.user.Say(ctx, d.chat, line); err != nil {
 					return err

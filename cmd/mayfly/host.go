@@ -141,8 +141,10 @@ func lockState(path string) (*os.File, error) {
 	return f, nil
 }
 
-// Run watches the accounts and serves their bots until ctx ends.
+// Run watches the accounts and serves their bots until ctx ends, or the broker does.
 func (h *host) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	accounts, err := h.accounts(ctx)
 	if err != nil {
 		return err
@@ -151,10 +153,15 @@ func (h *host) Run(ctx context.Context) error {
 		h.watch(ctx, account)
 	}
 	h.log.Info("ready", "accounts", len(accounts), "sessions", h.cfg.Sessions)
-	<-ctx.Done()
+	select {
+	case <-ctx.Done():
+	case <-h.broker.Done():
+		err = errors.New("the sandbox broker has ended: what it wrote is above; start mayfly again")
+	}
+	cancel()
 	h.watchers.Wait()
 	h.dispatcher.Wait()
-	return nil
+	return err
 }
 
 // accounts are those of the configuration, those that were announced before, and those with a bot.

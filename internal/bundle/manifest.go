@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -150,6 +151,12 @@ func (t *table) main(r bot.Runtime, has func(string) bool) string {
 	return v
 }
 
+// What a run needs at least.
+const (
+	minMemory = 32e6
+	minWall   = time.Second
+)
+
 func (t *table) limits(c Ceilings) (bot.Limits, bot.PerUser) {
 	limits, perUser := bot.Limits{Memory: c.Memory, Wall: c.Wall}, c.PerUser
 	table := t.sub("limits")
@@ -157,7 +164,13 @@ func (t *table) limits(c Ceilings) (bot.Limits, bot.PerUser) {
 		return limits, perUser
 	}
 	limits.Memory = table.size("memory", c.Memory)
+	if limits.Memory > 0 && limits.Memory < minMemory {
+		table.fault("memory", fmt.Sprintf("memory is below %s, in which no script starts", FormatSize(minMemory)), `write memory = "64MB"`)
+	}
 	limits.Wall = table.duration("wall", c.Wall)
+	if limits.Wall > 0 && limits.Wall < minWall {
+		table.fault("wall", fmt.Sprintf("wall is below %s, in which no script starts on a busy host", minWall), `write wall = "10s"`)
+	}
 	if user := table.sub("per_user"); user != nil {
 		perUser.MailsPerHour = user.count("mails_per_hour", c.PerUser.MailsPerHour)
 		perUser.MailsPerDay = user.count("mails_per_day", c.PerUser.MailsPerDay)

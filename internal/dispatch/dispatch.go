@@ -173,6 +173,13 @@ func (d *Dispatcher) Wait() {
 	d.group.Wait()
 }
 
+// keysOf says which state of which installation the parsed keys are of.
+type keysOf struct {
+	generation  bot.Generation
+	fingerprint bot.Fingerprint
+	installed   int64
+}
+
 // actor is the one goroutine of one bot.
 type actor struct {
 	d       *Dispatcher
@@ -188,7 +195,7 @@ type actor struct {
 	budget   *budget
 	waiting  time.Duration // until mail that is over a budget may be looked at; 0: none is
 	gateKeys *gate.Keys
-	keysOf   bot.Generation
+	keysOf   keysOf
 }
 
 func (a *actor) take() (Wake, time.Time) {
@@ -286,17 +293,18 @@ func (a *actor) turn(ctx context.Context, wakes Wake, wokenAt time.Time) error {
 			return err
 		}
 	}
+	var folderErr error // does not keep the running version from its mail
 	if wakes&WakeFolder != 0 {
 		if err := a.d.opts.Folder.Process(ctx, a.account, a.inbox); err != nil {
-			return fmt.Errorf("the Bot folder: %w", err)
+			folderErr = fmt.Errorf("the Bot folder: %w", err)
 		}
 	}
 	if wakes != 0 {
 		if err := a.mails(ctx, wokenAt); err != nil {
-			return err
+			return errors.Join(folderErr, err)
 		}
 	}
-	return a.flush(ctx)
+	return errors.Join(folderErr, a.flush(ctx))
 }
 
 func (a *actor) connect(ctx context.Context) error {

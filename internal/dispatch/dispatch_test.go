@@ -163,7 +163,7 @@ func newBench(t *testing.T, accounts ...bot.Address) *bench {
 		},
 		Folder: noFolder{}, Ledger: l, Sessions: b.sessions, Outbox: noOutbox{}, Keys: keys{dearmored(t, "bot2-secret.asc")},
 		Bounds: gate.DefaultBounds(), Slots: NewSlots(2), MaxAttempts: 2, Backoff: 10 * time.Millisecond, IdleClose: time.Minute, Done: func(session.Outcome) {},
-		Log: slog.New(slog.DiscardHandler),
+		Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	b.ctx, b.stop = context.WithCancel(t.Context())
 	t.Cleanup(func() {
@@ -365,6 +365,68 @@ func TestSlotsBoundTheHost(t *testing.T) {
 	}
 	if most.Load() != 2 {
 		t.Errorf("%d sessions at a time, want Slots, which is 2", most.Load())
+	}
+}
+
+// TestReinstalledBotHasItsNewKey judges a mail at the first generation of one installation, and then one at the first generation
+// of the next, whose key is another.
+func TestReinstalledBotHasItsNewKey(t *testing.T) {
+	b := newBench(t, one)
+	b.opts.Keys = keys{dearmored(t, "user2-secret.asc")}
+	b.put(one, 1, valid[0])
+	b.Wake(b.ctx, one, WakeInbox)
+	b.await("the first mail's end", func() bool { return len(b.inboxes[one].uids()) == 0 })
+	bots, err := b.ledger.Bots(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.ledger.Remove(t.Context(), one); err != nil {
+		t.Fatal(err)
+	}
+	again := bots[0]
+	again.Installed = time.Time{}
+	if err := b.ledger.Install(t.Context(), again); err != nil {
+		t.Fatal(err)
+	}
+	b.opts.Keys = keys{dearmored(t, "bot2-secret.asc")}
+	b.put(one, 2, valid[1])
+	b.Wake(b.ctx, one, WakeInbox)
+	b.await("a session for the second mail", func() bool { return slices.Contains(b.sessions.uids(), 2) })
+}
+
+// TestABrokenFolderDoesNotStopTheMail has an installer that fails while a version is installed and mail waits.
+func TestABrokenFolderDoesNotStopTheMail(t *testing.T) {
+	b := newBench(t, one)
+	b.opts.Folder = brokenFolder{}
+	b.put(one, 1, valid[0])
+	b.Wake(b.ctx, one, WakeInbox|WakeFolder)
+	b.await("an empty INBOX", func() bool { return len(b.inboxes[one].uids()) == 0 })
+}
+
+type brokenFolder struct{}
+
+func (brokenFolder) Process(context.Context, bot.Address, Inbox) error {
+	return errors.New("the sandbox of the check failed")
+}
+
+// TestHandshakesRunNoBot looks at what the session is told.
+func TestHandshakesRunNoBot(t *testing.T) {
+	b := newBench(t, one)
+	state := bot.AccountState{Readable: true, AuthTokens: []string{"mtlmg9S1NgHae8FVqCbg9M2N"}}
+	if err := b.ledger.Install(t.Context(), ledger.Bot{Address: one, Account: 2, State: state}); err != nil {
+		t.Fatal(err)
+	}
+	told := make(chan bool, 1)
+	b.sessions.run = func(w session.Work) error { told <- w.Message; return nil }
+	b.put(one, 1, "eml/1-vc-request-pubkey.user.eml")
+	b.Wake(b.ctx, one, WakeInbox)
+	select {
+	case message := <-told:
+		if message {
+			t.Error("a handshake was given to the session as a message")
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("no session for a handshake")
 	}
 }
 

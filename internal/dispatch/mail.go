@@ -102,9 +102,11 @@ func (a *actor) judge(ctx context.Context, b ledger.Bot, raw []byte) (gate.Verdi
 	return verdict, lookup
 }
 
-// keys parses what the gate knows once for every generation of core's account.
+// keys parses what the gate knows once for every generation of core's account. A bot that is installed again begins to count
+// its generations anew.
 func (a *actor) keys(b ledger.Bot) (*gate.Keys, error) {
-	if a.gateKeys != nil && a.keysOf == b.Account {
+	of := keysOf{b.Account, b.Fingerprint, b.Installed.UnixMicro()}
+	if a.gateKeys != nil && a.keysOf == of {
 		return a.gateKeys, nil
 	}
 	secret, err := a.d.opts.Keys.Keys(a.account)
@@ -117,7 +119,7 @@ func (a *actor) keys(b ledger.Bot) (*gate.Keys, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the gate's keys: %w", err)
 	}
-	a.gateKeys, a.keysOf = keys, b.Account
+	a.gateKeys, a.keysOf = keys, of
 	return keys, nil
 }
 

@@ -98,12 +98,13 @@ type Bounds struct {
 	Depth   int   // levels of multiparts
 	Packets int   // PKESK and SKESK packets; each may cost one key agreement for each key of the bot
 	Plain   int64 // bytes of decrypted and decompressed plaintext
+	Ratio   int   // plaintext to mail, beyond the first MiB of plaintext: text compresses to a tenth, a bomb to a thousandth
 }
 
 // DefaultBounds fit a chatmail relay: mails up to 30 MB, and groups of up to 500 members (each member is a PKESK packet and
 // a gossiped key in the header).
 func DefaultBounds() Bounds {
-	return Bounds{Size: 30 << 20, Header: 1 << 20, Parts: 200, Depth: 16, Packets: 500, Plain: 40 << 20}
+	return Bounds{Size: 30 << 20, Header: 1 << 20, Parts: 200, Depth: 16, Packets: 500, Plain: 40 << 20, Ratio: 20}
 }
 
 // refusal is the error by which the steps of Check say why; what is no refusal is Malformed.
@@ -133,6 +134,7 @@ func Check(mail []byte, keys *Keys, finished func(bot.Fingerprint, string) bool,
 	if int64(len(mail)) > bounds.Size {
 		return refused(refuse(TooLarge, "the mail has %d bytes, more than %d", len(mail), bounds.Size))
 	}
+	bounds.Plain = min(bounds.Plain, 1<<20+int64(bounds.Ratio)*int64(len(mail)))
 	outer, err := parseEntity(mail, bounds)
 	if err != nil {
 		return refused(err)

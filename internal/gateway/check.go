@@ -119,12 +119,15 @@ func (g *Gateway) mayTouch(ctx context.Context, id uint32) error {
 }
 
 func (g *Gateway) mayTouchAll(ctx context.Context, ids []uint32) error {
+	if err := atMost(len(ids), 20, "messages"); err != nil { // each is a call to core
+		return err
+	}
 	for _, id := range ids {
 		if err := g.mayTouch(ctx, id); err != nil {
 			return err
 		}
 	}
-	return atMost(len(ids), 100, "messages")
+	return nil
 }
 
 // messageData is the part of core's MessageData that a bot may fill in.

@@ -179,6 +179,9 @@ func (b *Broker) awaitReady(ctx context.Context) error {
 // Client gives a client of this broker.
 func (b *Broker) Client() *Client { return NewClient(b.addr) }
 
+// Done is closed when the broker has ended, by Close or by itself.
+func (b *Broker) Done() <-chan struct{} { return b.exited }
+
 // PID is the broker's process id.
 func (b *Broker) PID() int { return b.cmd.Process.Pid }
 

@@ -66,11 +66,9 @@ func (r *Runner) commitSetup(ctx context.Context, b ledger.Bot, end ending, star
 		Fingerprint: b.Fingerprint, Invite: b.Invite, Outgoing: outgoing, Started: started, Ended: time.Now(),
 	})
 	if err != nil {
-		r.discard(outgoing)
-		return b, fmt.Errorf("commit: %w", err)
+		return b, r.uncommitted(b, outgoing, err)
 	}
-	end.folder = b.Storage
-	r.sweep(b.Address, end)
+	r.sweep(b.Address, b.Account, b.Storage)
 	return b, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -50,8 +51,18 @@ func (r *Runner) Check(ctx context.Context, b *bundle.Bundle) error {
 	case served != nil:
 		return fmt.Errorf("check: %w", served)
 	default:
-		return fmt.Errorf("the worker ended without a result: %s", p.log)
+		return p.endedCheck()
 	}
+}
+
+// endedCheck says why a check ended without a result: at a limit, which is the author's matter, or else.
+func (p *program) endedCheck() error {
+	result, err := p.box.Close()
+	if result.OOMKilled || result.Killed != "" {
+		message := fmt.Sprintf("loading it was ended by the host: more memory or time than [limits] allows (%d bytes, %s)", result.Memory, result.Wall.Round(time.Millisecond))
+		return bundle.Problems{{File: p.bot.Manifest.Main, Line: 1, Column: 1, Message: message, Fix: "make the modules smaller, or raise [limits]"}}
+	}
+	return errors.Join(fmt.Errorf("the worker ended without a result: %s", p.log), err)
 }
 
 // heap leaves room in the cgroup for the engine itself, so that a script sees "out of memory" with its line.

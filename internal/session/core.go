@@ -38,6 +38,7 @@ type coreSide struct {
 	account core.AccountID
 	blobs   string // core's folder of attachments
 	log     *tail
+	lost    int // messages that core gave up
 	servers errgroup.Group
 	stop    context.CancelFunc
 }
@@ -138,9 +139,11 @@ func putGeneration(box *sandbox.Sandbox, dir string, export func(io.Writer) erro
 	return err
 }
 
-// incoming returns the next event that may run the bot: a message, or a webxdc update. It returns false when core has worked
+// incoming returns, within limit, the next event that may run the bot: a message, or a webxdc update. It returns false when core has worked
 // off every mail presented. Core reports what a mail was before it reports that its INBOX is idle, and both in order.
-func (c *coreSide) incoming(ctx context.Context) (core.Event, bool, error) {
+func (c *coreSide) incoming(ctx context.Context, limit time.Duration) (core.Event, bool, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("core did not finish with the mail within %s", limit))
+	defer cancel()
 	idle := false
 	for {
 		select {
@@ -178,9 +181,12 @@ func (c *coreSide) drain(ctx context.Context, limit time.Duration) error {
 			}
 		}
 		select {
-		case _, ok := <-c.events:
+		case e, ok := <-c.events:
 			if !ok {
-				return fmt.Errorf("core ended before it was drained")
+				return errors.New("core ended before it was drained")
+			}
+			if e.Kind == core.MsgFailed {
+				c.lost++
 			}
 		case <-c.relay.Changed():
 		case <-time.After(20 * time.Millisecond):
@@ -204,15 +210,15 @@ type ending struct {
 func (r *Runner) endCore(ctx context.Context, c *coreSide, b ledger.Bot) (ending, error) {
 	var end ending
 	if err := c.drain(ctx, r.Limits.Drain); err != nil {
-		return end, fmt.Errorf("%w: %w", ErrMail, err)
+		return end, err
 	}
-	end.uidNext, end.outgoing = c.relay.UIDNext(), c.relay.Outgoing()
 	if err := c.client.Close(); err != nil {
 		return end, fmt.Errorf("core: %w", err)
 	}
 	if _, err := c.box.Wait(ctx, "core"); err != nil {
 		return end, fmt.Errorf("core: %w", err)
 	}
+	end.uidNext, end.outgoing = c.relay.UIDNext(), c.relay.Outgoing() // all of it: core is gone
 	state, err := c.reader.State(ctx)
 	if err != nil {
 		return end, fmt.Errorf("account reader: %w", err)
@@ -228,7 +234,7 @@ func (r *Runner) endCore(ctx context.Context, c *coreSide, b ledger.Bot) (ending
 		return end, fmt.Errorf("account: %w", err)
 	}
 	if err := r.keepKeys(b.Address, state.SelfKeys); err != nil {
-		return end, err
+		return end, host(err)
 	}
 	end.state, end.selfKeys, end.state.SelfKeys = state, state.SelfKeys, nil
 	end.core, err = c.box.Close()
@@ -268,6 +274,9 @@ func (c *coreSide) close() {
 		c.stop()
 	}
 	_, _ = c.box.Close() // a failure of the sandbox has been reported by the call that met it
+	if c.reader != nil {
+		_ = c.reader.Close() // likewise
+	}
 	_ = c.relay.Close()
 	_ = c.servers.Wait()
 }

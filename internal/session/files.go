@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"path"
@@ -15,22 +16,28 @@ import (
 // the other.
 type files struct {
 	core, bot *sandbox.Sandbox
-	mu        sync.Mutex
-	taken     int
-	shown     map[string]string // core's path → the bot's
+
+	taking sync.Mutex
+	taken  int
+
+	mu    sync.Mutex
+	shown map[string]string // core's path → the bot's
 }
 
 // Take implements gateway.Files.
 func (f *files) Take(ctx context.Context, botPath, filename string, max int64) (string, error) {
+	f.taking.Lock() // one whole file in memory at a time
+	defer f.taking.Unlock()
+	if err := ctx.Err(); err != nil {
+		return "", err
+	}
 	data, err := f.bot.GetFile(botPath, max)
 	if err != nil {
 		return "", err
 	}
-	f.mu.Lock()
 	f.taken++
 	target := fmt.Sprintf("%s/%d", filesDir, f.taken)
-	f.mu.Unlock()
-	return target, f.core.PutFile(target, int64(len(data)), strings.NewReader(string(data)))
+	return target, f.core.PutFile(target, int64(len(data)), bytes.NewReader(data))
 }
 
 // Show implements gateway.Files.
@@ -41,17 +48,20 @@ func (f *files) Show(corePath string) (string, bool) {
 	return p, ok
 }
 
+// maxAttachment is above what the gate lets through unpacked, in bytes.
+const maxAttachment = 48 << 20
+
 // attachment copies the file of the run's message to where the bot can open it, and describes it for the worker.
 func (f *files) attachment(msg core.Message) (any, error) {
 	if msg.File == "" {
 		return nil, nil
 	}
-	data, err := f.core.GetFile(msg.File, 32<<20)
+	data, err := f.core.GetFile(msg.File, maxAttachment)
 	if err != nil {
 		return nil, fmt.Errorf("attachment: %w", err)
 	}
 	target := attachmentsDir + "/" + safeName(msg.FileName)
-	if err := f.bot.PutFile(target, int64(len(data)), strings.NewReader(string(data))); err != nil {
+	if err := f.bot.PutFile(target, int64(len(data)), bytes.NewReader(data)); err != nil {
 		return nil, fmt.Errorf("attachment: %w", err)
 	}
 	f.mu.Lock()

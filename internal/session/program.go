@@ -67,7 +67,7 @@ func (p *program) open(ctx context.Context, fill func(*sandbox.Sandbox) error) e
 		Dirs: []sandbox.Dir{
 			{Path: bundleDir, Size: p.r.Limits.Tmpfs, Inodes: 5000},
 			{Path: storageDir, Size: p.r.Limits.Tmpfs, Inodes: 10_000, Writable: true},
-			{Path: attachmentsDir, Size: p.r.Limits.Tmpfs, Inodes: 100, Writable: true}, // sealed with the job
+			{Path: attachmentsDir, Size: maxAttachment, Inodes: 100, Writable: true}, // sealed with the job
 			{Path: tmpDir, Size: p.r.Limits.Tmpfs, Inodes: 10_000, Writable: true},
 		},
 		Programs: []sandbox.Program{{Name: "worker", Builtin: "worker", Profile: "worker", Dir: tmpDir}},
@@ -143,23 +143,29 @@ func (p *program) judge(ctx context.Context, v *verdict, exit sandbox.Exit, trou
 	status, message := v.result()
 	record := bot.RunRecord{Status: status, Message: message, ExitCode: exit.Code, ExitSig: int(exit.Signal)}
 	if record.Status == bot.RunOK && (trouble != nil || exit.Code != 0 || exit.Signal != 0) {
-		record.Status, record.Message = bot.RunError, fmt.Sprintf("the worker said OK and then ended with code %d, signal %d", exit.Code, exit.Signal)
+		record.Status, record.Message = "", "" // it said so and went on: what ended it counts
 	}
 	if record.Status == bot.RunOK {
-		folder, err := p.r.collect(ctx, p.box, storageDir, p.bot.Address, storage.Folder, p.bot.Storage, folderRules(p.r.Limits))
-		if err != nil {
+		if err := p.keep(ctx); fullOrBroken(err) {
+			return record, host(err)
+		} else if err != nil {
 			record.Status, record.Message = bot.RunError, "the folder was not kept: "+err.Error()
 		}
-		p.folder = folder
 	}
 	result, err := p.box.Close()
-	if err != nil && record.Status == bot.RunOK {
-		return record, fmt.Errorf("the bot's sandbox: %w", err)
+	if err != nil {
+		return record, host(fmt.Errorf("the bot's sandbox: %w", err))
 	}
 	<-p.log.ended
 	record.CPU, record.Memory, record.OOMKilled, record.Log = result.CPU, result.Memory, result.OOMKilled, p.log.String()
 	explain(&record, result, trouble)
 	return record, nil
+}
+
+// keep makes a new generation of the bot's folder.
+func (p *program) keep(ctx context.Context) (err error) {
+	p.folder, err = p.r.collect(ctx, p.box, storageDir, p.bot.Address, storage.Folder, p.bot.Storage, folderRules(p.r.Limits))
+	return err
 }
 
 // explain says what ended a run that could not say so itself.
@@ -168,14 +174,14 @@ func explain(record *bot.RunRecord, result sandbox.Result, trouble error) {
 		return
 	}
 	switch {
+	case errors.Is(trouble, gateway.ErrLine):
+		record.Status, record.Message = bot.RunError, trouble.Error()
 	case result.OOMKilled:
 		record.Status, record.Message = bot.RunSignal, "killed: the program used more memory than [limits] memory allows"
 	case result.Killed == "wall" || errors.Is(trouble, context.DeadlineExceeded):
 		record.Status, record.Message = bot.RunTimeout, "killed: the program ran longer than [limits] wall allows"
 	case result.Killed != "":
 		record.Status, record.Message = bot.RunTimeout, "killed: "+result.Message
-	case errors.Is(trouble, gateway.ErrLine):
-		record.Status, record.Message = bot.RunError, trouble.Error()
 	case record.ExitSig != 0:
 		record.Status, record.Message = bot.RunSignal, fmt.Sprintf("killed by signal %d", record.ExitSig)
 	default:

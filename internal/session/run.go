@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
 
 	"mayfly/internal/bot"
 	"mayfly/internal/core"
@@ -20,19 +21,20 @@ type occasion struct {
 	sender bot.Fingerprint // who signed the mail
 }
 
+// What core calls a chat with one contact.
+const single = "Single"
+
 // messages runs the bot for what the mail turned out to be, if core says that it was a message or a webxdc update. Receipts,
-// reactions, edits and the first half of a large message are neither, and the record is nil. A session has one run at most.
+// reactions, edits and the first half of a large message are neither, and the record is nil. A session has one run at most: of
+// a mail that core splits into several messages, which apps do not send, the bot sees the first.
 func (r *Runner) messages(ctx context.Context, c *coreSide, p *program, w Work) (*bot.RunRecord, error) {
 	if err := c.client.StartIO(ctx, c.account); err != nil {
 		return nil, err
 	}
 	for {
-		e, ok, err := c.incoming(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrMail, err)
-		}
-		if !ok {
-			return nil, nil
+		e, ok, err := c.incoming(ctx, r.Limits.Incoming)
+		if err != nil || !ok {
+			return nil, err
 		}
 		w.Timeline.Mark(e.Kind)
 		o := occasion{event: e, sender: w.Job.Sender}
@@ -52,8 +54,13 @@ func (r *Runner) messages(ctx context.Context, c *coreSide, p *program, w Work) 
 // wakes reports whether an occasion runs the bot. A message does if a person wrote it, encrypted and signed, and if it is
 // meant for the bot where it came in a group.
 func (c *coreSide) wakes(ctx context.Context, o occasion, m bot.Manifest) (bool, error) {
+	chat, err := c.client.BasicChat(ctx, c.account, o.msg.ChatID)
+	if err != nil {
+		return false, err
+	}
 	if o.event.Kind == core.WebxdcStatusUpdate {
-		return o.msg.ShowPadlock, nil
+		// Core does not say who sent an update. In a group it could be another bot, and two would never stop.
+		return o.msg.ShowPadlock && chat.Type == single, nil
 	}
 	if err := c.client.MarkSeen(ctx, c.account, o.msg.ID); err != nil {
 		return false, err
@@ -61,9 +68,8 @@ func (c *coreSide) wakes(ctx context.Context, o occasion, m bot.Manifest) (bool,
 	if !o.msg.Authentic() || o.msg.IsInfo || o.msg.IsBot {
 		return false, nil
 	}
-	chat, err := c.client.BasicChat(ctx, c.account, o.msg.ChatID)
-	if err != nil || chat.Type == "Single" || !m.GroupPrivacy {
-		return err == nil, err
+	if chat.Type == single || !m.GroupPrivacy {
+		return true, nil
 	}
 	return c.addressed(ctx, o.msg, m)
 }
@@ -72,7 +78,7 @@ func (c *coreSide) wakes(ctx context.Context, o occasion, m bot.Manifest) (bool,
 // answer to a message of its own.
 func (c *coreSide) addressed(ctx context.Context, msg core.Message, m bot.Manifest) (bool, error) {
 	if command, ok := strings.CutPrefix(msg.Text, "/"); ok {
-		name, _, _ := strings.Cut(strings.Fields(command + " ")[0], "@")
+		name, _, _ := strings.Cut(firstWord(command), "@")
 		for _, known := range m.Commands {
 			if strings.EqualFold(name, known.Name) {
 				return true, nil
@@ -90,13 +96,20 @@ func (c *coreSide) addressed(ctx context.Context, msg core.Message, m bot.Manife
 	return err == nil && quoted.FromID == self, err
 }
 
+func firstWord(s string) string {
+	if i := strings.IndexFunc(s, unicode.IsSpace); i >= 0 {
+		return s[:i]
+	}
+	return s
+}
+
 // run hands the occasion to the waiting worker and sees the run through. A run that does not count is a *runFailed.
 func (p *program) run(ctx context.Context, c *coreSide, o occasion, timeline *Timeline) (*bot.RunRecord, error) {
 	<-p.opened
 	if p.err != nil {
-		return nil, fmt.Errorf("the bot's sandbox: %w", p.err)
+		return nil, host(fmt.Errorf("the bot's sandbox: %w", p.err))
 	}
-	started := time.Now()
+	started, session := time.Now(), ctx
 	ctx, cancel := context.WithTimeout(ctx, p.bot.Manifest.Limits.Wall+time.Second)
 	defer cancel()
 	verdict := &verdict{timeline: timeline}
@@ -114,13 +127,27 @@ func (p *program) run(ctx context.Context, c *coreSide, o occasion, timeline *Ti
 		return nil, fmt.Errorf("the worker took no job: %w", err)
 	}
 	serveErr := make(chan error, 1)
-	go func() { serveErr <- g.Serve(ctx, p.lines, stdin) }()
+	go func() {
+		err := g.Serve(ctx, p.lines, stdin)
+		if err != nil { // the bot broke the protocol: there is nothing more to wait for
+			cancel()
+		}
+		serveErr <- err
+	}()
 	exit, waitErr := p.box.Wait(ctx, "worker")
 	if waitErr != nil {
 		waitErr = errors.Join(waitErr, p.box.Kill())
 	}
 	served := <-serveErr
 	timeline.Mark("handler done")
+	if session.Err() != nil {
+		return nil, context.Cause(session)
+	}
+	select {
+	case <-c.client.Done():
+		return nil, errors.New("core ended during the run")
+	default:
+	}
 	record, err := p.judge(ctx, verdict, exit, errors.Join(waitErr, served))
 	if err != nil {
 		return nil, err
@@ -176,8 +203,10 @@ func (p *program) addMessage(ctx context.Context, g *gateway.Gateway, f *files, 
 	if err := json.Unmarshal(raw, &contact); err != nil {
 		return fmt.Errorf("core's contact: %w", err)
 	}
-	if contact["fingerprint"], err = json.Marshal(o.sender); err != nil {
-		return err
+	if o.sender != "" {
+		if contact["fingerprint"], err = json.Marshal(o.sender); err != nil {
+			return err
+		}
 	}
 	job["attachment"], job["contact"] = attachment, contact
 	return nil
@@ -194,8 +223,11 @@ func update(ctx context.Context, g *gateway.Gateway, o occasion) (any, error) {
 	if err := json.Unmarshal(raw, &text); err != nil {
 		return nil, fmt.Errorf("core's webxdc updates: %w", err)
 	}
-	if err := json.Unmarshal([]byte(text), &updates); err != nil || len(updates) == 0 {
-		return nil, fmt.Errorf("core has no webxdc update %d: %w", o.event.Serial, err)
+	if err := json.Unmarshal([]byte(text), &updates); err != nil {
+		return nil, fmt.Errorf("core's webxdc updates: %w", err)
+	}
+	if len(updates) == 0 {
+		return nil, fmt.Errorf("core has no webxdc update %d", o.event.Serial)
 	}
 	if updates[0]["msgId"], err = json.Marshal(o.msg.ID); err != nil {
 		return nil, err

@@ -23,6 +23,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"syscall"
 	"time"
 
 	"mayfly/internal/bot"
@@ -53,6 +54,7 @@ type Limits struct {
 	CoreMemory  int64         // bytes, of core and the account reader together
 	CoreAccount int64         // bytes of core's account folder
 	CoreWall    time.Duration // of the whole session
+	Incoming    time.Duration // how long core may take to say what a mail was
 	Drain       time.Duration // how long core may take to send what it has queued
 	Tmpfs       int64         // bytes of each of the bot's folders in the sandbox
 	Pids        int
@@ -62,7 +64,7 @@ type Limits struct {
 // DefaultLimits fit a relay with 1 GB of memory and two sessions at a time.
 func DefaultLimits() Limits {
 	return Limits{
-		CoreMemory: 256 << 20, CoreAccount: 200 << 20, CoreWall: 90 * time.Second, Drain: 15 * time.Second,
+		CoreMemory: 256 << 20, CoreAccount: 200 << 20, CoreWall: 90 * time.Second, Incoming: 30 * time.Second, Drain: 15 * time.Second,
 		Tmpfs: 32 << 20, Pids: 64, Log: 64 << 10,
 	}
 }
@@ -117,9 +119,38 @@ func (r *Runner) Run(ctx context.Context, w Work) (Outcome, error) {
 	return r.attempt(ctx, w, &failed.record)
 }
 
-// ErrMail is wrapped by errors that the mail itself may have caused: core died of it, or did not come to an end. A mail that
-// causes them again and again is to be set aside. Other errors of Run are the host's.
-var ErrMail = errors.New("core failed on this mail")
+// ErrMail is wrapped by errors that the mail itself may have caused, such as that core died of it, or did not come to an end:
+// all that happen once the mail is shown to core, but for those that are known to be the host's. A mail that causes them
+// again and again is to be set aside.
+var ErrMail = errors.New("the session failed on this mail")
+
+// hostFault marks an error that no mail can cause.
+type hostFault struct{ error }
+
+func (h hostFault) Unwrap() error { return h.error }
+
+func host(err error) error {
+	if err == nil {
+		return nil
+	}
+	return hostFault{err}
+}
+
+// blame says whether an error after the mail was shown is the mail's or the host's.
+func blame(ctx context.Context, err error) error {
+	var failed *runFailed
+	var fault hostFault
+	switch {
+	case errors.As(err, &failed), errors.As(err, &fault), ctx.Err() == context.Canceled, fullOrBroken(err):
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrMail, err)
+}
+
+// fullOrBroken reports whether a disk of the host's is.
+func fullOrBroken(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EIO) || errors.Is(err, syscall.EROFS)
+}
 
 // runFailed ends an attempt whose bot failed, before anything is committed.
 type runFailed struct{ record bot.RunRecord }
@@ -131,6 +162,7 @@ func (f *runFailed) Error() string {
 // attempt is one pass from open to commit. failed is the record of an earlier attempt whose bot failed.
 func (r *Runner) attempt(ctx context.Context, w Work, failed *bot.RunRecord) (Outcome, error) {
 	started := time.Now()
+	parent := ctx
 	ctx, cancel := context.WithTimeoutCause(ctx, r.Limits.CoreWall, fmt.Errorf("the session took longer than %s", r.Limits.CoreWall))
 	defer cancel()
 
@@ -149,14 +181,19 @@ func (r *Runner) attempt(ctx context.Context, w Work, failed *bot.RunRecord) (Ou
 	c.relay.Present(w.Mail)
 	run, err := r.messages(ctx, c, program, w)
 	if err != nil {
-		return Outcome{}, c.why(err)
+		r.sweep(w.Bot.Address, w.Bot.Account, w.Bot.Storage)
+		return Outcome{}, blame(parent, c.why(err))
 	}
 	if run == nil {
 		run = failed
 	}
 	end, err := r.endCore(ctx, c, w.Bot)
 	if err != nil {
-		return Outcome{}, c.why(err)
+		r.sweep(w.Bot.Address, w.Bot.Account, w.Bot.Storage)
+		return Outcome{}, blame(parent, c.why(err))
+	}
+	if c.lost > 0 {
+		r.Log.Warn("core gave up messages that the bot sent", "bot", w.Bot.Address, "uid", w.Job.Cursor.UID, "messages", c.lost)
 	}
 	end.folder = program.kept()
 	return r.commit(ctx, w, run, end, started)
@@ -176,19 +213,28 @@ func (r *Runner) commit(ctx context.Context, w Work, run *bot.RunRecord, end end
 		State: end.state, Outgoing: outgoing, Run: run, Started: started, Ended: time.Now(),
 	})
 	if err != nil {
-		r.discard(outgoing)
-		return Outcome{}, fmt.Errorf("commit: %w", err)
+		return Outcome{}, r.uncommitted(w.Bot, outgoing, err)
 	}
 	w.Timeline.Mark("commit")
-	r.sweep(w.Bot.Address, end)
+	r.sweep(w.Bot.Address, end.account, end.folder)
 	return Outcome{Bot: w.Bot.Address, Job: w.Job.ID, Run: run, Core: end.core, Sent: len(outgoing), Timeline: w.Timeline}, nil
 }
 
-// sweep deletes the generations that the ledger no longer names. What it misses is deleted at the next start.
-func (r *Runner) sweep(account bot.Address, end ending) {
-	_, err := r.Storage.Sweep(account, storage.Account, end.account)
-	_, err2 := r.Storage.Sweep(account, storage.Folder, end.folder)
+// uncommitted cleans up after a commit that the ledger refused. After any other failure nobody knows what the disk holds: the
+// next start, which reads the ledger anew, deletes what it does not name.
+func (r *Runner) uncommitted(b ledger.Bot, outgoing []ledger.Outgoing, err error) error {
+	if errors.Is(err, ledger.ErrRemoved) || errors.Is(err, ledger.ErrStale) || errors.Is(err, ledger.ErrJobState) {
+		r.discard(outgoing)
+		r.sweep(b.Address, b.Account, b.Storage)
+	}
+	return fmt.Errorf("commit: %w", err)
+}
+
+// sweep deletes all generations but those that the ledger names. What it misses is deleted at the next start.
+func (r *Runner) sweep(address bot.Address, account, folder bot.Generation) {
+	_, err := r.Storage.Sweep(address, storage.Account, account)
+	_, err2 := r.Storage.Sweep(address, storage.Folder, folder)
 	if err := errors.Join(err, err2); err != nil {
-		r.Log.Warn("old generations not deleted; the next start tries again", "bot", account, "err", err)
+		r.Log.Warn("old generations not deleted; the next start tries again", "bot", address, "err", err)
 	}
 }
