@@ -373,7 +373,7 @@ func TestSlotsBoundTheHost(t *testing.T) {
 func TestReinstalledBotHasItsNewKey(t *testing.T) {
 	b := newBench(t, one)
 	b.opts.Keys = keys{dearmored(t, "user2-secret.asc")}
-	b.put(one, 1, valid[0])
+	b.put(one, 1, "abuse/abuse-01.eml")
 	b.Wake(b.ctx, one, WakeInbox)
 	b.await("the first mail's end", func() bool { return len(b.inboxes[one].uids()) == 0 })
 	bots, err := b.ledger.Bots(t.Context())
