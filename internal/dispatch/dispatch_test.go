@@ -384,7 +384,7 @@ func TestReinstalledBotHasItsNewKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	again := bots[0]
-	again.Installed = time.Time{}
+	again.Installed, again.Updated = time.Time{}, time.Time{}
 	if err := b.ledger.Install(t.Context(), again); err != nil {
 		t.Fatal(err)
 	}
