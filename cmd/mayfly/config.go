@@ -173,8 +173,11 @@ func (i installConfig) rules() (install.Rules, error) {
 	return r, errors.Join(errs...)
 }
 
-// masterPassword reads the secret that the operator gave Mayfly on the relay.
+// masterPassword reads the secret that the operator gave Mayfly on the relay, "" where there is none.
 func (r relayConfig) masterPassword() (string, error) {
+	if r.MasterPasswordFile == "" {
+		return "", nil
+	}
 	text, err := os.ReadFile(r.MasterPasswordFile)
 	if err != nil {
 		return "", fmt.Errorf("relay.master_password_file: %w: write the password of the relay's master user into it, mode 0600", err)

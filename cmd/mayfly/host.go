@@ -39,7 +39,7 @@ type host struct {
 	outbox     *outbox.Outbox
 	installer  *install.Installer
 	dispatcher *dispatch.Dispatcher
-	master     string // password of the relay's master user
+	master     string // password of the relay's master user; "" where there is none
 
 	mu       sync.Mutex
 	watching map[bot.Address]bool
@@ -87,7 +87,7 @@ func (h *host) open(ctx context.Context, done func(session.Outcome)) error {
 		return err
 	}
 	h.installer = install.New(install.Options{
-		Ledger: h.ledger, Bundles: h.store, Accounts: inSlots{runner, slots}, Checker: inSlots{runner, slots}, Keys: h.keys,
+		Ledger: h.ledger, Bundles: h.store, Accounts: inSlots{runner, slots}, Checker: inSlots{runner, slots}, Keys: h.keys, Login: h.tryPassword,
 		Ceilings: bundle.DefaultCeilings(), Rules: rules, Log: h.log,
 	})
 	h.dispatcher = dispatch.New(dispatch.Options{
@@ -222,6 +222,19 @@ func (h *host) dialMailbox(ctx context.Context, account bot.Address) (*mailbox.C
 	if err != nil {
 		return nil, err
 	}
+	return h.dialAs(ctx, user, password)
+}
+
+// tryPassword logs in with a password that an author has sent.
+func (h *host) tryPassword(ctx context.Context, account bot.Address, password string) error {
+	client, err := h.dialAs(ctx, string(account), password)
+	if err != nil {
+		return err
+	}
+	return client.Close()
+}
+
+func (h *host) dialAs(ctx context.Context, user, password string) (*mailbox.Client, error) {
 	server := mailbox.Server{Addr: h.cfg.Relay.IMAP, TLS: mailbox.TLSMode(h.cfg.Relay.IMAPSecurity)}
 	return mailbox.Dial(ctx, server, mailbox.Login{Username: user, Password: password})
 }
@@ -230,8 +243,20 @@ func (h *host) dial(ctx context.Context, account bot.Address) (dispatch.Inbox, e
 	return h.dialMailbox(ctx, account)
 }
 
-// credentials are those of the relay's master user, who may act as every account.
+// credentials are the account's own where its author has sent a password, else those of the relay's master user, who may act
+// as every account.
 func (h *host) credentials(account bot.Address) (user, password string, err error) {
+	password, err = h.keys.Password(account)
+	switch {
+	case err == nil:
+		return string(account), password, nil
+	case !errors.Is(err, keystore.ErrNotFound):
+		return "", "", err
+	case h.master == "":
+		return "", "", fmt.Errorf("mayfly cannot log in to %s: the key store has no password of it, and there is no master user: "+
+			"set relay.master_password_file, or write the account's password into %s, mode 0600, without a line end",
+			account, h.path(filepath.Join("keys", string(account), "password")))
+	}
 	return string(account) + "*" + h.cfg.Relay.MasterUser, h.master, nil
 }
 

@@ -10,7 +10,9 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"mayfly/internal/bot"
 	"mayfly/internal/core/coretest"
+	"mayfly/internal/keystore"
 )
 
 func TestMain(m *testing.M) {
@@ -66,6 +68,41 @@ func keysOf(t reflect.Type) []string {
 		}
 	}
 	return keys
+}
+
+// An account's own password is preferred to the master user, and without either the error says what to do.
+func TestCredentials(t *testing.T) {
+	const own, others = bot.Address("own@example.org"), bot.Address("others@example.org")
+	keys, err := keystore.Open(filepath.Join(t.TempDir(), "keys"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer keys.Close()
+	if err := keys.PutPassword(own, "its own"); err != nil {
+		t.Fatal(err)
+	}
+	without := relayConfig{MasterUser: "mayfly", MasterPasswordFile: ""}
+	master, err := without.masterPassword()
+	if err != nil || master != "" {
+		t.Fatalf("%q, %v: no file is no master user", master, err)
+	}
+	for _, test := range []struct {
+		account              bot.Address
+		master               string
+		user, password, fail string
+	}{
+		{own, "secret", "own@example.org", "its own", ""},
+		{own, "", "own@example.org", "its own", ""},
+		{others, "secret", "others@example.org*mayfly", "secret", ""},
+		{others, "", "", "", "set relay.master_password_file, or write the account's password into /state/keys/others@example.org/password"},
+		{"../x", "secret", "", "", "not a mail address"},
+	} {
+		h := &host{cfg: config{State: "/state", Relay: without}, keys: keys, master: test.master}
+		user, password, err := h.credentials(test.account)
+		if user != test.user || password != test.password || (err == nil) != (test.fail == "") || err != nil && !strings.Contains(err.Error(), test.fail) {
+			t.Errorf("%s, master %q: %q, %q, %v", test.account, test.master, user, password, err)
+		}
+	}
 }
 
 func TestStateHasOneDaemon(t *testing.T) {

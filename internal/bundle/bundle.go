@@ -9,7 +9,7 @@
 // deep, and have no empty, "." or ".." element. Two paths may not
 // differ only in case or in Unicode composition, nor may one be a folder of the other. Links and other special files are
 // refused. Files and folders whose name begins with a dot, and __MACOSX, are left out: they are version control and what
-// desktops add. Ceilings bound the number of files, the size of each and the total; a zip entry of more than 1 MB that
+// desktops add. account.toml at the root is refused, since it holds a password. Ceilings bound the number of files, the size of each and the total; a zip entry of more than 1 MB that
 // unpacks to more than 100 times its size is refused.
 //
 // # bot.toml
@@ -68,6 +68,9 @@ import (
 
 // ManifestName is the path of the manifest in a bundle.
 const ManifestName = "bot.toml"
+
+// AccountName is the path of a file that is never part of a bundle: package install takes the account's password from it.
+const AccountName = "account.toml"
 
 // Bundle is a checked bundle.
 type Bundle struct {

@@ -61,6 +61,11 @@ func (c *collector) admit(path string, size int64) bool {
 	if leftOut(path) {
 		return false
 	}
+	if path == AccountName {
+		c.fault(path, "holds the account's password, and everything in a bundle is for the bot to read",
+			"take it out of the bundle; to install, attach it to the message beside the bundle")
+		return false
+	}
 	if c.admitted == c.ceilings.Files {
 		c.full(fmt.Sprintf("more than %d files, the operator's ceiling", c.ceilings.Files))
 		return false

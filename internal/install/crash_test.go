@@ -1,6 +1,7 @@
 package install
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -81,8 +82,20 @@ func (c crashing) Setup(ctx context.Context, b ledger.Bot) (ledger.Bot, error) {
 func (c crashing) Check(ctx context.Context, b *bundle.Bundle) error {
 	return burnErr(c.fuse, func() error { return c.o.Checker.Check(ctx, b) })
 }
-func (c crashing) Delete(a bot.Address) error {
-	return burnErr(c.fuse, func() error { return c.o.Keys.Delete(a) })
+func (c crashing) Login(ctx context.Context, a bot.Address, password string) error {
+	return burnErr(c.fuse, func() error { return c.o.Login(ctx, a, password) })
+}
+func (c crashing) PutKeys(a bot.Address, keys [][]byte) error {
+	return burnErr(c.fuse, func() error { return c.o.Keys.PutKeys(a, keys) })
+}
+func (c crashing) PutPassword(a bot.Address, password string) error {
+	return burnErr(c.fuse, func() error { return c.o.Keys.PutPassword(a, password) })
+}
+func (c crashing) DeleteKeys(a bot.Address) error {
+	return burnErr(c.fuse, func() error { return c.o.Keys.DeleteKeys(a) })
+}
+func (c crashing) Delete(ctx context.Context, uids ...uint32) error {
+	return burnErr(c.fuse, func() error { return c.m.Delete(ctx, uids...) })
 }
 func (c crashing) Select(ctx context.Context, folder string) (mailbox.Status, error) {
 	return burn(c.fuse, func() (mailbox.Status, error) { return c.m.Select(ctx, folder) })
@@ -139,6 +152,7 @@ func TestCrashAtEveryStep(t *testing.T) {
 		"refused":   {[][]byte{old}, draft("x"), "1", Refused},
 		"rollback":  {[][]byte{older, old}, rollback(t), "0", Updated},
 		"uninstall": {[][]byte{old}, uninstall(t), "", Uninstalled},
+		"secrets":   {[][]byte{old}, withSecrets("2", `password = "password"`), "2", Updated},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -184,6 +198,9 @@ func (test crashTest) crashAt(t *testing.T, at int) (beyond bool) {
 		if h.process() != (Result{}) {
 			t.Errorf("%s: handled again and again", where)
 		}
+		if bytes.Contains(test.request, []byte("account.toml")) && h.lies(Folder, "password = ") {
+			t.Errorf("%s: the password lies in the mailbox", where)
+		}
 	}
 	return false
 }
@@ -194,6 +211,7 @@ func (h *host) crash(at int, after bool) (beyond bool) {
 	f := &fuse{at: at, after: after}
 	c := crashing{fuse: f, o: h.installer.Options, m: h.mailbox}
 	o := h.installer.Options
+	o.Login = c.Login
 	o.Ledger, o.Accounts, o.Checker, o.Keys, o.Bundles = c, c, c, c, crashingBundles{f, o.Bundles}
 	_, err := New(o).Process(h.t.Context(), addr, c)
 	if err != nil && !errors.Is(err, errCrash) {

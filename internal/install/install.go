@@ -14,9 +14,21 @@
 //
 // When several messages wait, the outcome is that of handling them one by one, without the work: from the newest back,
 // requests are refused until one can be done, and those before it are passed over. Only where one of them is a rollback, whose
-// outcome depends on those before it, they are handled one by one. At most the newest 20 are looked at.
+// outcome depends on those before it, or has an account.toml, they are handled one by one. At most the newest 20 are looked at.
 // The same bundle again changes nothing, and is answered again. A refused update leaves the running version. A message that
 // vanished or expired, and a folder that is empty, uninstall nothing.
+//
+// # Secrets
+//
+// With a bundle may come account.toml, as an attachment of its own and not in the zip:
+//
+//	password = "…"            of the account; Mayfly logs in with it from then on
+//	secret_key = "key.asc"    the name of another attachment: the bot's OpenPGP secret key, armored, without a passphrase
+//
+// One of the two may be missing. Both go to the key store when the bundle is installed, the password after the relay has taken
+// it for a login; neither attachment becomes part of the bundle, or of an answer or a log. A key is refused if the bot has an
+// account with another one. A message with an account.toml is erased from the mailbox once it was answered, whether it was
+// installed or refused. An uninstall deletes the key and keeps the password, without which the account could not be watched.
 //
 // # The operator's rules
 //
@@ -112,9 +124,11 @@ type Checker interface {
 	Check(ctx context.Context, b *bundle.Bundle) error
 }
 
-// Keys holds the bots' secret keys.
+// Keys holds the bots' secret keys and the passwords of accounts. DeleteKeys leaves the password: the account stays watched.
 type Keys interface {
-	Delete(addr bot.Address) error
+	PutKeys(addr bot.Address, keys [][]byte) error
+	PutPassword(addr bot.Address, password string) error
+	DeleteKeys(addr bot.Address) error
 }
 
 // Mailbox is a connection to the account; *mailbox.Client is one.
@@ -124,6 +138,7 @@ type Mailbox interface {
 	Fetch(ctx context.Context, uid uint32, max int64) ([]byte, error)
 	Append(ctx context.Context, folder string, mail []byte) error
 	Create(ctx context.Context, folder string) error
+	Delete(ctx context.Context, uids ...uint32) error
 	Folders(ctx context.Context) ([]string, error)
 	UIDValidity(ctx context.Context, folder string) (uint32, error)
 }
@@ -135,6 +150,7 @@ type Options struct {
 	Accounts Accounts
 	Checker  Checker
 	Keys     Keys
+	Login    func(ctx context.Context, addr bot.Address, password string) error // tries a password; wraps mailbox.ErrLogin
 	Ceilings bundle.Ceilings
 	Rules    Rules
 	Log      *slog.Logger
@@ -237,7 +253,7 @@ func (in *Installer) independent(ctx context.Context, c Mailbox, messages []mail
 		if errors.Is(err, mailbox.ErrVanished) {
 			continue
 		}
-		if err != nil || req.rollback {
+		if err != nil || req.rollback || req.secrets.there {
 			return false, err
 		}
 	}
@@ -274,12 +290,18 @@ func (in *Installer) handle(ctx context.Context, addr bot.Address, c Mailbox, va
 		if err != nil {
 			return result, fmt.Errorf("the request in message %d of folder %s: %w", m.UID, Folder, err)
 		}
+		out.erased = req.secrets.there
 		mail, err := out.compose(addr, req, at, in.Now())
 		if err != nil {
 			return result, err
 		}
 		if err := c.Append(ctx, StatusFolder, mail); err != nil {
 			return result, err
+		}
+		if req.secrets.there {
+			if err := c.Delete(ctx, m.UID); err != nil {
+				return result, fmt.Errorf("erase message %d of folder %s, which has secrets in it: %w", m.UID, Folder, err)
+			}
 		}
 		in.Log.Info("Bot folder: answered", "bot", addr, "uid", m.UID, "state", out.state, "faults", len(out.problems))
 		result.State = out.state
@@ -318,6 +340,7 @@ type outcome struct {
 	changed  bool
 	bot      ledger.Bot      // as it is now; on uninstall, as it was; zero if there is none
 	problems bundle.Problems // why it was refused
+	erased   bool            // the request's message will be erased
 }
 
 // perform does a request, which is known by its place in the folder.
@@ -362,7 +385,13 @@ func (in *Installer) replace(ctx context.Context, addr bot.Address, before ledge
 			return outcome{}, fmt.Errorf("check the code: %w", err)
 		}
 	}
-	if len(problems) == 0 && !same {
+	if len(problems) == 0 {
+		var err error
+		if problems, err = in.check(ctx, addr, before, req.secrets); err != nil {
+			return outcome{}, fmt.Errorf("try the password: %w", err)
+		}
+	}
+	if len(problems) == 0 {
 		var err error
 		if problems, err = in.install(ctx, addr, before, req, at); err != nil {
 			return outcome{}, err
@@ -384,13 +413,19 @@ func (in *Installer) replace(ctx context.Context, addr bot.Address, before ledge
 // install keeps the bundle before the ledger names it, and the one before it, for a rollback. It looks at the rules once more,
 // since another account may have been faster.
 func (in *Installer) install(ctx context.Context, addr bot.Address, before ledger.Bot, req request, at ledger.Cursor) (bundle.Problems, error) {
+	b := req.bundle
+	if b.Digest == before.Digest {
+		return nil, in.keep(addr, before, req.secrets)
+	}
 	in.admission.Lock()
 	defer in.admission.Unlock()
 	broken, err := in.broken(ctx, addr, before, req.size())
 	if err != nil || len(broken) > 0 {
 		return broken, err
 	}
-	b := req.bundle
+	if err := in.keep(addr, before, req.secrets); err != nil {
+		return nil, err
+	}
 	files := make([]storage.File, len(b.Files))
 	for i, f := range b.Files {
 		files[i] = storage.File(f)
@@ -422,5 +457,5 @@ func (in *Installer) uninstall(ctx context.Context, addr bot.Address) error {
 	if err := in.Ledger.Remove(ctx, addr); err != nil && !errors.Is(err, ledger.ErrNotFound) {
 		return err
 	}
-	return errors.Join(in.Bundles.Remove(addr), in.Keys.Delete(addr))
+	return errors.Join(in.Bundles.Remove(addr), in.Keys.DeleteKeys(addr))
 }

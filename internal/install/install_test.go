@@ -55,6 +55,8 @@ type host struct {
 	installer *Installer
 	ledger    *ledger.Ledger
 	store     *storage.Store
+	keys      *keystore.Store
+	server    mailbox.Server
 	user      *imapmemserver.User
 	mailbox   *mailbox.Client
 	setups    int
@@ -76,12 +78,11 @@ func newHost(t *testing.T) *host {
 	if h.store, err = storage.Open(filepath.Join(dir, "bots")); err != nil {
 		t.Fatal(err)
 	}
-	keys, err := keystore.Open(filepath.Join(dir, "keys"))
-	if err != nil {
+	if h.keys, err = keystore.Open(filepath.Join(dir, "keys")); err != nil {
 		t.Fatal(err)
 	}
 	h.installer = New(Options{
-		Ledger: h.ledger, Bundles: h.store, Accounts: h, Checker: h, Keys: keys, Ceilings: bundle.DefaultCeilings(),
+		Ledger: h.ledger, Bundles: h.store, Accounts: h, Checker: h, Keys: h.keys, Login: h.login, Ceilings: bundle.DefaultCeilings(),
 		Rules: Rules{Who: Everyone, PerHour: 1000, Bots: 1000, Disk: 1e9},
 		Log:   slog.New(slog.DiscardHandler), Now: func() time.Time { return time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC) },
 	})
@@ -106,12 +107,21 @@ func (h *host) startRelay() {
 	}
 	go server.Serve(l)
 	h.t.Cleanup(func() { server.Close() })
-	h.mailbox, err = mailbox.Dial(h.t.Context(), mailbox.Server{Addr: l.Addr().String(), TLS: mailbox.Plain},
-		mailbox.Login{Username: string(addr), Password: "password"})
+	h.server = mailbox.Server{Addr: l.Addr().String(), TLS: mailbox.Plain}
+	h.mailbox, err = mailbox.Dial(h.t.Context(), h.server, mailbox.Login{Username: string(addr), Password: "password"})
 	if err != nil {
 		h.t.Fatal(err)
 	}
 	h.t.Cleanup(func() { h.mailbox.Close() })
+}
+
+// login is a login with the account's password, as the daemon tries it.
+func (h *host) login(ctx context.Context, a bot.Address, password string) error {
+	c, err := mailbox.Dial(ctx, h.server, mailbox.Login{Username: string(a), Password: password})
+	if err != nil {
+		return err
+	}
+	return c.Close()
 }
 
 func (h *host) Setup(_ context.Context, b ledger.Bot) (ledger.Bot, error) {
@@ -592,21 +602,6 @@ func TestOldBundlesAreSwept(t *testing.T) {
 	}
 }
 
-func TestUninstallDeletesSecrets(t *testing.T) {
-	h := newHost(t)
-	keys := h.installer.Keys.(*keystore.Store)
-	h.append(pack(t, "1.0.0"))
-	h.process()
-	if err := keys.PutPassword(addr, "secret"); err != nil { // kept beside the key
-		t.Fatal(err)
-	}
-	h.append(uninstall(t))
-	h.process()
-	if left, err := keys.List(); err != nil || len(left) != 0 {
-		t.Errorf("left of the keys: %v, %v", left, err)
-	}
-}
-
 // Foreign Message-IDs do not get into the answer's header when they could end a line of it.
 func TestHostileMessageID(t *testing.T) {
 	h := newHost(t)
@@ -654,6 +649,7 @@ func FuzzReadRequest(f *testing.F) {
 	f.Add([]byte("Subject: uninstall\r\n\r\n"))
 	f.Add(nested(3))
 	f.Add(draft("x", "Content-Type: application/zip\n\nPK"))
+	f.Add(withSecrets("1", "password = \"x\"\nsecret_key = \"key.asc\"", "-----BEGIN PGP PRIVATE KEY BLOCK-----\n\nxA==\n-----END PGP PRIVATE KEY BLOCK-----\n"))
 	f.Add(draft("x", "Content-Disposition: attachment; filename*0*=utf-8''a%; filename*2=b\nContent-Transfer-Encoding: quoted-printable\n\n=x"))
 	c := bundle.DefaultCeilings()
 	c.File, c.Total = 10_000, 20_000
@@ -667,6 +663,9 @@ func FuzzReadRequest(f *testing.F) {
 		}
 		if kinds != 1 {
 			t.Fatalf("the request is %d things: %+v", kinds, req)
+		}
+		if req.bundle != nil && slices.ContainsFunc(req.bundle.Files, func(f bundle.File) bool { return f.Path == bundle.AccountName }) {
+			t.Fatal("a password became part of the bundle")
 		}
 		out := outcome{state: Refused, problems: req.problems}
 		raw, err := out.compose(addr, req, ledger.Cursor{}, time.Unix(0, 0))

@@ -23,6 +23,7 @@ type request struct {
 	messageID string // with angle brackets; "" if there is none that could be answered to
 	uninstall bool
 	rollback  bool
+	secrets   secrets
 	bundle    *bundle.Bundle
 	problems  bundle.Problems
 }
@@ -72,19 +73,31 @@ func readRequest(mail []byte, c bundle.Ceilings) request {
 		req.problems = bundle.Problems{{File: "message", Message: err.Error(), Fix: "attach the bundle to a new message"}}
 		return req
 	}
+	req.secrets, err = found.takeSecrets()
+	var problems bundle.Problems
+	errors.As(err, &problems)
 	req.bundle, err = found.bundle(c)
 	if err != nil && !errors.As(err, &req.problems) {
 		req.problems = bundle.Problems{{File: "message", Message: err.Error()}}
+	}
+	if slices.ContainsFunc(req.problems, func(p bundle.Problem) bool { return p.File == bundle.AccountName }) {
+		req.secrets.there = true
+	}
+	if req.problems = append(problems, req.problems...); len(req.problems) > 0 {
+		req.bundle = nil
 	}
 	return req
 }
 
 // attachments are the parts of a message that have a file name, or are zips.
 type attachments struct {
-	files []bundle.File
-	zips  int // of them
-	zip   int // index of the last
+	files []attached
 	parts int
+}
+
+type attached struct {
+	bundle.File
+	zip bool
 }
 
 func (a *attachments) walk(header message.Header, body io.Reader, depth int) error {
@@ -126,10 +139,7 @@ func (a *attachments) add(header message.Header, mediaType string, body io.Reade
 	if err != nil {
 		return fmt.Errorf("the attachment %.100q cannot be decoded: %w", name, err)
 	}
-	if zip {
-		a.zips, a.zip = a.zips+1, len(a.files)
-	}
-	a.files = append(a.files, bundle.File{Path: name, Data: data})
+	a.files = append(a.files, attached{bundle.File{Path: name, Data: data}, zip})
 	return nil
 }
 
@@ -174,17 +184,26 @@ func (a *attachments) bundle(c bundle.Ceilings) (*bundle.Bundle, error) {
 	problem := func(message, fix string) error {
 		return bundle.Problems{{File: "message", Message: message, Fix: fix}}
 	}
-	single := slices.ContainsFunc(a.files, func(f bundle.File) bool { return f.Path == bundle.ManifestName })
+	files := make([]bundle.File, len(a.files))
+	var zips []bundle.File
+	single := false
+	for i, f := range a.files {
+		files[i] = f.File
+		if f.zip {
+			zips = append(zips, f.File)
+		}
+		single = single || f.Path == bundle.ManifestName
+	}
 	switch {
-	case len(a.files) == 0:
+	case len(files) == 0:
 		return nil, problem("no bundle is attached", `attach a zip, or bot.toml and the other files; to uninstall write the subject "uninstall"`)
-	case single || a.zips == 0:
-		return bundle.FromFiles(a.files, c)
-	case a.zips > 1:
-		return nil, problem(fmt.Sprintf("%d zips are attached", a.zips), "attach one")
-	case len(a.files) > 1:
+	case single || len(zips) == 0:
+		return bundle.FromFiles(files, c)
+	case len(zips) > 1:
+		return nil, problem(fmt.Sprintf("%d zips are attached", len(zips)), "attach one")
+	case len(files) > 1:
 		return nil, problem("a zip and other files are attached", "attach the zip alone, or all files singly with bot.toml")
 	default:
-		return bundle.FromZip(a.files[a.zip].Data, c)
+		return bundle.FromZip(zips[0].Data, c)
 	}
 }

@@ -88,6 +88,9 @@ func (o outcome) refusedText() string {
 	b.WriteString("The bundle was refused:\n\n")
 	b.WriteString(o.problems.Error())
 	b.WriteString("\n\n")
+	if o.erased {
+		b.WriteString("The message was erased, since it had secrets in it, and nothing of them was kept. Send it again whole.\n\n")
+	}
 	if o.bot.Digest == "" {
 		b.WriteString("No bot is installed.\n")
 	} else {
@@ -102,6 +105,9 @@ func (o outcome) installedText() string {
 	fmt.Fprintf(&b, "%s is %s.\n\n", title(m), o.state)
 	fmt.Fprintf(&b, "To chat with it, open this invite link, or scan the picture with Delta Chat:\n\n%s\n\n", o.bot.Invite)
 	fmt.Fprintf(&b, "Its limits: %s of memory and %v for each run.\n\n", bundle.FormatSize(m.Limits.Memory), m.Limits.Wall)
+	if o.erased {
+		b.WriteString("What came with it for the account is kept apart from the bundle, and the message was erased.\n\n")
+	}
 	b.WriteString(noApp)
 	b.WriteString("\nTo update the bot, put a message with the new bundle into the folder Bot; to go back to the version before, one with the " +
 		"subject \"rollback\"; to remove it, one with the subject \"uninstall\", or remove the folder.\n")

@@ -143,17 +143,29 @@ func (s *Store) Keys(a bot.Address) ([][]byte, error) {
 	return keys, nil
 }
 
-// Delete removes all that is stored for the bot. It is no error if there is nothing. The bytes are not overwritten: on
-// copy-on-write and flash that would promise too much.
-func (s *Store) Delete(a bot.Address) error {
+// DeleteKeys removes the bot's secret keys, and leaves the password, which is the account's. It is no error if there is
+// nothing. The bytes are not overwritten: on copy-on-write and flash that would promise too much.
+func (s *Store) DeleteKeys(a bot.Address) error {
 	dir, err := checked(a)
 	if err != nil {
 		return err
 	}
-	if err := s.root.RemoveAll(dir); err != nil {
-		return fmt.Errorf("key store %s: %w", s.path, err)
+	err = s.root.Remove(filepath.Join(dir, keyFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
 	}
-	return s.sync(".")
+	if err == nil {
+		err = s.root.Remove(dir) // if it is empty now
+	}
+	switch {
+	case err == nil:
+		return s.sync(".")
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case errors.Is(err, syscall.ENOTEMPTY):
+		return s.sync(dir)
+	}
+	return fmt.Errorf("key store %s: %w", s.path, err)
 }
 
 // List gives the addresses of all bots in the store, sorted.

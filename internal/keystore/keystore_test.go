@@ -157,17 +157,32 @@ func TestMissingIsErrNotFound(t *testing.T) {
 	if _, err := s.Keys(alice); !errors.Is(err, ErrNotFound) {
 		t.Errorf("Keys: %v", err)
 	}
-	if err := s.PutPassword(alice, "x"); err != nil {
+}
+
+// The password is the account's, which stays watched when its bot is uninstalled.
+func TestDeleteKeysLeavesThePassword(t *testing.T) {
+	s, path := open(t)
+	key := [][]byte{newKey(t)}
+	if err := errors.Join(s.PutKeys(alice, key), s.PutPassword(alice, "x")); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Delete(alice); err != nil {
+	for range 2 { // the second time there is nothing to delete
+		if err := s.DeleteKeys(alice); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Keys(alice); !errors.Is(err, ErrNotFound) {
+			t.Errorf("Keys: %v", err)
+		}
+		if password, err := s.Password(alice); err != nil || password != "x" {
+			t.Errorf("Password: %q, %v", password, err)
+		}
+	}
+	const bob = bot.Address("bob@chat.test")
+	if err := errors.Join(s.PutKeys(bob, key), s.DeleteKeys(bob), s.DeleteKeys(bob)); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Delete(alice); err != nil {
-		t.Errorf("deleting twice: %v", err)
-	}
-	if _, err := s.Password(alice); !errors.Is(err, ErrNotFound) {
-		t.Errorf("Password after Delete: %v", err)
+	if _, err := os.Stat(filepath.Join(path, string(bob))); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("an empty folder is left: %v", err)
 	}
 }
 
@@ -181,8 +196,8 @@ func TestNoPathLeadsOut(t *testing.T) {
 		if err := s.PutPassword(a, "x"); !errors.Is(err, bot.ErrAddress) {
 			t.Errorf("PutPassword(%q): %v; want ErrAddress", a, err)
 		}
-		if err := s.Delete(a); !errors.Is(err, bot.ErrAddress) {
-			t.Errorf("Delete(%q): %v; want ErrAddress", a, err)
+		if err := s.DeleteKeys(a); !errors.Is(err, bot.ErrAddress) {
+			t.Errorf("DeleteKeys(%q): %v; want ErrAddress", a, err)
 		}
 	}
 	if err := os.Symlink("../outside", filepath.Join(path, string(alice))); err != nil {

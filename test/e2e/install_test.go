@@ -1,7 +1,10 @@
 package e2e
 
 import (
+	"bytes"
+	"encoding/base64"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -9,6 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ProtonMail/go-crypto/openpgp/armor"
+	"github.com/ProtonMail/go-crypto/openpgp/packet"
+	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
 	"github.com/emersion/go-imap/v2/imapclient"
 
 	"mayfly/internal/bot"
@@ -105,6 +111,81 @@ func TestInstallRules(t *testing.T) {
 	w.append(client, address, version("3"))
 	w.serve()
 	w.told(client, 3, "Mayfly-State: refused", "[install] installs_per_hour: 2 bots or new versions", "Versions 2 stays installed.")
+}
+
+// TestSecretsInTheMessage installs a bot with the account's password and its key, and then takes the master user away.
+func TestSecretsInTheMessage(t *testing.T) {
+	w := newWorld(t)
+	const address, password = bot.Address("secrets01@" + domain), "correct horse"
+	client, err := mailbox.Dial(w.ctx, mailbox.Server{Addr: w.imap, TLS: "plain"}, mailbox.Login{Username: string(address), Password: password})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	w.accounts = append(w.accounts, address)
+	stranger, _ := w.newAccount("nopasswd1")
+	key, fingerprint := secretKey(t, address)
+	bundle := script("Echo", echo)
+	w.attach(client, files{"bot.toml": bundle["bot.toml"], "main.js": bundle["main.js"], "bot.asc": key,
+		"account.toml": "password = \"" + password + "\"\nsecret_key = \"bot.asc\"\n"})
+	w.serve()
+	ada := w.person("ada000012")
+	chat := ada.join(w.installed(client))
+	ada.say(chat, "with the master user")
+	ada.expect("you said: with the master user")
+	if b, err := w.ledger().Bot(w.ctx, address); err != nil || b.Fingerprint != fingerprint {
+		t.Errorf("the bot's key is %s, %v, want the one that was sent, %s", b.Fingerprint, err, fingerprint)
+	}
+	if _, err := client.Select(w.ctx, install.Folder); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := client.List(w.ctx, 0, 10); err != nil || len(left) != 0 {
+		t.Errorf("%d messages with the password are left, %v", len(left), err)
+	}
+	w.stop()
+	w.settings = strings.NewReplacer(filepath.Join(w.dir, "master-password"), "")
+	w.serve()
+	ada.say(chat, "without it")
+	ada.expect("you said: without it")
+	w.await(0, "mayfly cannot log in to "+string(stranger), "set relay.master_password_file")
+	for _, secret := range []string{password, "bot.asc", "account.toml"} {
+		if strings.Contains(w.log.String(), secret) {
+			t.Errorf("the host's log has %q", secret)
+		}
+	}
+}
+
+// attach appends a message with single attachments, as a mail client does.
+func (w *world) attach(client *mailbox.Client, f files) {
+	w.t.Helper()
+	var b strings.Builder
+	b.WriteString("Subject: my bot\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=xyz\r\n\r\n")
+	for path, text := range f {
+		b.WriteString("--xyz\r\nContent-Type: application/octet-stream\r\nContent-Disposition: attachment; filename=\"" + path +
+			"\"\r\nContent-Transfer-Encoding: base64\r\n\r\n" + base64.StdEncoding.EncodeToString([]byte(text)) + "\r\n")
+	}
+	b.WriteString("--xyz--\r\n")
+	if err := client.Append(w.ctx, install.Folder, []byte(b.String())); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// secretKey makes a key outside of Mayfly and core, as an author might have one.
+func secretKey(t *testing.T, address bot.Address) (armored string, fingerprint bot.Fingerprint) {
+	t.Helper()
+	e, err := openpgp.NewEntity("", "", string(address), &packet.Config{Algorithm: packet.PubKeyAlgoEdDSA})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	out, err := armor.Encode(&b, openpgp.PrivateKeyType, nil)
+	if err == nil {
+		err = errors.Join(e.SerializePrivate(out, nil), out.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.String(), bot.Fingerprint(fmt.Sprintf("%X", e.PrimaryKey.Fingerprint))
 }
 
 // asOwner does something in the account that our own client has no need of.
