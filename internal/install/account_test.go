@@ -310,3 +310,23 @@ func TestPasswordCannotBeTried(t *testing.T) {
 		t.Error("the request was erased or answered before it was done")
 	}
 }
+
+// What the key store has of the bot's key may be newer than what its author has: it is left alone.
+func TestTheSameKeyAgain(t *testing.T) {
+	h := newHost(t)
+	key, _ := newKey(t, nil)
+	h.append(withSecrets("1", keyToml, key))
+	h.process()
+	h.haveFingerprint(key)
+	newer, _ := newKey(t, nil)
+	kept, fingerprint, err := readKey([]byte(newer))
+	if err == nil {
+		err = h.keys.PutKeys(addr, [][]byte{kept})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.append(withSecrets("2", keyToml, key))
+	h.want(Result{Changed: true, State: Updated}, "2")
+	h.wantSecrets("", fingerprint)
+}
