@@ -7,9 +7,12 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	osuser "os/user"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/pelletier/go-toml/v2"
 
@@ -38,6 +41,9 @@ type relayConfig struct {
 	MasterUser         string   `toml:"master_user"`
 	MasterPasswordFile string   `toml:"master_password_file"`
 	Accounts           []string `toml:"accounts"`
+	WakeSocket         string   `toml:"wake_socket"`
+	WakeGroup          string   `toml:"wake_group"`
+	Poll               string   `toml:"poll"`
 }
 
 type installConfig struct {
@@ -63,6 +69,7 @@ func defaultConfig() config {
 		Relay: relayConfig{
 			IMAP: "127.0.0.1:143", IMAPSecurity: "plain", SMTP: "127.0.0.1:587", SMTPSecurity: "plain",
 			MasterUser: "mayfly", MasterPasswordFile: "/etc/mayfly/master-password", Accounts: []string{},
+			Poll: "15m",
 		},
 		Install: installConfig{Who: install.Everyone, Listed: []string{}, InstallsPerHour: 60, Bots: 1000, Disk: "5GB"},
 		Log:     logConfig{Level: "info", Format: "text"},
@@ -118,6 +125,12 @@ func (c config) validate() error {
 			wrong("%s = %q: want host:port", key, address)
 		}
 	}
+	if d, err := time.ParseDuration(c.Relay.Poll); err != nil || d < time.Minute {
+		wrong("relay.poll = %q: want a time of at least a minute, such as 15m", c.Relay.Poll)
+	}
+	if c.Relay.WakeSocket != "" && !filepath.IsAbs(c.Relay.WakeSocket) {
+		wrong("relay.wake_socket = %q: want an absolute path", c.Relay.WakeSocket)
+	}
 	if c.Relay.MasterUser == "" || strings.ContainsAny(c.Relay.MasterUser, "*@ ") {
 		wrong("relay.master_user = %q: want a name without *, @ and spaces", c.Relay.MasterUser)
 	}
@@ -171,6 +184,18 @@ func (i installConfig) rules() (install.Rules, error) {
 		wrong("disk = %q: %w", i.Disk, err)
 	}
 	return r, errors.Join(errs...)
+}
+
+// wakeGroup is the gid of wake_group, or -1.
+func (r relayConfig) wakeGroup() (int, error) {
+	if r.WakeGroup == "" {
+		return -1, nil
+	}
+	group, err := osuser.LookupGroup(r.WakeGroup)
+	if err != nil {
+		return 0, fmt.Errorf("relay.wake_group: %w: name the group of Dovecot's mail processes, such as vmail", err)
+	}
+	return strconv.Atoi(group.Gid)
 }
 
 // masterPassword reads the secret that the operator gave Mayfly on the relay, "" where there is none.

@@ -41,6 +41,8 @@ type host struct {
 	dispatcher *dispatch.Dispatcher
 	master     string // password of the relay's master user; "" where there is none
 
+	pollEvery time.Duration
+
 	mu       sync.Mutex
 	watching map[bot.Address]bool
 	watchers sync.WaitGroup
@@ -58,6 +60,9 @@ func openHost(ctx context.Context, cfg config, log *slog.Logger, done func(sessi
 
 func (h *host) open(ctx context.Context, done func(session.Outcome)) error {
 	var err error
+	if h.pollEvery, err = time.ParseDuration(h.cfg.Relay.Poll); err != nil {
+		return err
+	}
 	if h.master, err = h.cfg.Relay.masterPassword(); err != nil {
 		return err
 	}
@@ -149,9 +154,14 @@ func (h *host) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	hook, err := h.listen(ctx)
+	if err != nil {
+		return err
+	}
 	for _, account := range accounts {
 		h.watch(ctx, account)
 	}
+	h.watchers.Go(func() { h.poll(ctx) })
 	h.log.Info("ready", "accounts", len(accounts), "sessions", h.cfg.Sessions)
 	select {
 	case <-ctx.Done():
@@ -159,6 +169,9 @@ func (h *host) Run(ctx context.Context) error {
 		err = errors.New("the sandbox broker has ended: what it wrote is above; start mayfly again")
 	}
 	cancel()
+	if hook != nil {
+		err = errors.Join(err, hook.Close())
+	}
 	h.watchers.Wait()
 	h.dispatcher.Wait()
 	return err
@@ -189,32 +202,6 @@ func (h *host) accounts(ctx context.Context) ([]bot.Address, error) {
 		accounts = append(accounts, account)
 	}
 	return accounts, nil
-}
-
-// Announce tells the host of an account with a Bot folder. It is remembered over restarts.
-func (h *host) Announce(ctx context.Context, account bot.Address) error {
-	if err := h.ledger.AddAccount(ctx, account); err != nil {
-		return err
-	}
-	h.watch(ctx, account)
-	return nil
-}
-
-// watch holds two IDLE connections for an account, for its INBOX and its Bot folder.
-func (h *host) watch(ctx context.Context, account bot.Address) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.watching[account] {
-		return
-	}
-	h.watching[account] = true
-	for folder, what := range map[string]dispatch.Wake{"INBOX": dispatch.WakeInbox, install.Folder: dispatch.WakeFolder} {
-		h.watchers.Go(func() {
-			dial := func(ctx context.Context) (*mailbox.Client, error) { return h.dialMailbox(ctx, account) }
-			changed := func() { h.dispatcher.Wake(ctx, account, what) }
-			mailbox.Watch(ctx, dial, folder, changed, h.log.With("bot", account, "folder", folder))
-		})
-	}
 }
 
 func (h *host) dialMailbox(ctx context.Context, account bot.Address) (*mailbox.Client, error) {

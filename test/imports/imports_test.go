@@ -41,7 +41,7 @@ var allowed = map[string]struct {
 	"internal/wake":           {"bot", "a socket of the relay's: tells who has news, and opens nothing"},
 	"internal/user":           {"core", "a person's app, for the demo and tests: knows nothing of Mayfly"},
 	"examples":                {"", "files"},
-	"cmd/mayfly":              {"bot bundle core dispatch gate install keystore ledger mailbox minirelay outbox sandbox session storage user examples", "wiring"},
+	"cmd/mayfly":              {"bot bundle core dispatch gate install keystore ledger mailbox minirelay outbox sandbox session storage user wake examples", "wiring"},
 	"cmd/mayfly-sandbox":      {"accountreader broker stage worker sandbox/wire sandbox/cgroup", "the other binary: nothing that holds storage, keys or the relay's password"},
 }
 
