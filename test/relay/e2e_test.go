@@ -4,7 +4,6 @@ package relay
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -32,7 +31,8 @@ type host struct {
 	log     string // path
 }
 
-func serve(t *testing.T, r *Relay, accounts ...bot.Address) *host {
+// serve starts it with more lines for the section [relay] of its configuration.
+func serve(t *testing.T, r *Relay, lines string) *host {
 	t.Helper()
 	dir := t.TempDir()
 	build := exec.Command("go", "build", "-o", dir+"/", "mayfly/cmd/...")
@@ -41,8 +41,6 @@ func serve(t *testing.T, r *Relay, accounts ...bot.Address) *host {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
 	must(t, os.WriteFile(filepath.Join(dir, "master-password"), []byte(r.MasterPassword), 0o600))
-	list, err := json.Marshal(accounts)
-	must(t, err)
 	config := fmt.Sprintf(`
 state = %q
 core = %q
@@ -54,11 +52,11 @@ smtp = %q
 smtp_security = "tls"
 master_user = %q
 master_password_file = %q
-accounts = %s
+%s
 [log]
 level = "debug"
 `, filepath.Join(dir, "state"), coretest.Binary(t), filepath.Join(dir, "mayfly-sandbox"), r.IMAPTLS, r.SubmissionTLS, r.MasterUser,
-		filepath.Join(dir, "master-password"), list)
+		filepath.Join(dir, "master-password"), lines)
 	must(t, os.WriteFile(filepath.Join(dir, "mayfly.toml"), []byte(config), 0o600))
 
 	h := &host{t: t, log: filepath.Join(dir, "log")}
@@ -127,19 +125,44 @@ func person(t *testing.T, ctx context.Context, r *Relay, address bot.Address) *u
 	return u
 }
 
-// TestWholePath: an author appends a bundle, the host installs it by IDLE as the relay's master user, a user joins by the invite link
-// and gets replies, and the bot's INBOX is empty in the end.
+// TestWholePath: an author appends a bundle, the host installs it as the relay's master user, a user joins by the invite link
+// and gets replies, and the bot's INBOX is empty in the end. The host hears of it all by IDLE, and then by the hook, when it is
+// told of no account beforehand.
 func TestWholePath(t *testing.T) {
+	t.Run("by IDLE", func(t *testing.T) {
+		r := Start(t)
+		author := login(t, r, dice)
+		wholePath(t, r, author, func() { serve(t, r, fmt.Sprintf("accounts = [%q]", dice)) })
+	})
+	t.Run("by hook", func(t *testing.T) {
+		r := Start(t)
+		h := serve(t, r, fmt.Sprintf("wake_socket = %q\nwake_group = %q", r.Hook, mailGroup))
+		h.awaitReady()
+		author := login(t, r, dice)
+		wholePath(t, r, author, func() {})
+	})
+}
+
+// awaitReady waits until the host listens.
+func (h *host) awaitReady() {
+	h.t.Helper()
+	for start := time.Now(); time.Since(start) < time.Minute; time.Sleep(50 * time.Millisecond) {
+		if text, err := os.ReadFile(h.log); err == nil && strings.Contains(string(text), "msg=ready") {
+			return
+		}
+	}
+	h.t.Fatal("the host is not ready after a minute")
+}
+
+func wholePath(t *testing.T, r *Relay, author *mailbox.Client, appended func()) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	r := Start(t)
-	author := login(t, r, dice)
 	b, err := bundle.FromDir("../../examples/dice", bundle.DefaultCeilings())
 	must(t, err)
 	mail, err := install.Compose(b, dice)
 	must(t, err)
 	must(t, author.Append(ctx, install.Folder, mail))
-	serve(t, r, dice)
+	appended()
 	link := invite(t, ctx, author)
 
 	u := person(t, ctx, r, ada)
