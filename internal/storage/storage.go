@@ -106,16 +106,26 @@ func (s *Store) create(addr bot.Address, kind string) (*os.Root, error) {
 	return s.open(addr, kind)
 }
 
-// Remove deletes everything of a bot; where there is nothing, it does nothing.
+// Remove deletes everything of a bot; where there is nothing, it does nothing. The bot is gone at once and durably: what a crash
+// leaves of the deletion has a temporary name, and cannot be taken for the bot's when it is installed again.
 func (s *Store) Remove(addr bot.Address) error {
-	err := checkAddress(addr)
-	if err == nil {
-		err = s.root.RemoveAll(string(addr))
-	}
-	if err != nil {
+	if err := s.remove(addr); err != nil {
 		return fmt.Errorf("storage: remove %s: %w", addr, err)
 	}
-	return syncDir(s.root, ".")
+	return nil
+}
+
+func (s *Store) remove(addr bot.Address) error {
+	if err := checkAddress(addr); err != nil {
+		return err
+	}
+	tmp := tmpName()
+	if err := s.root.Rename(string(addr), tmp); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	return errors.Join(syncDir(s.root, "."), s.root.RemoveAll(tmp))
 }
 
 // Sweep deletes the generations of a kind that are not to be kept, and what a crash left half written. It returns how many
@@ -160,7 +170,7 @@ func (s *Store) sweep(addr bot.Address, kind string, keep []string) (removed int
 }
 
 // SweepAll deletes, at start, the generations that the ledger does not name and everything of bots that it does not know.
-// What has not the name of a bot (lost+found) is left alone.
+// So is what a crash left of a Remove. What has not the name of a bot (lost+found) is left alone.
 // Beside a ledger that names no bot at all nothing is deleted: it may be the wrong ledger, or a new one in the place of a
 // damaged one, and what lies here is all that is left.
 func (s *Store) SweepAll(named map[bot.Address]struct{ Account, Storage bot.Generation }) (removed int, err error) {
@@ -171,8 +181,10 @@ func (s *Store) SweepAll(named map[bot.Address]struct{ Account, Storage bot.Gene
 	if err != nil {
 		return 0, fmt.Errorf("storage: sweep: %w", err)
 	}
-	found = slices.DeleteFunc(found, func(name string) bool { return checkAddress(bot.Address(name)) != nil })
 	for _, name := range found {
+		if !strings.HasPrefix(name, tmpPrefix) && checkAddress(bot.Address(name)) != nil {
+			continue
+		}
 		n, e := s.sweepBot(name, named)
 		removed += n
 		err = errors.Join(err, e)

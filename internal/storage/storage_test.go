@@ -599,6 +599,20 @@ func TestRemove(t *testing.T) {
 	}
 }
 
+// TestHalfRemovedIsGone leaves what a crash in the middle of Remove leaves.
+func TestHalfRemovedIsGone(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	load(t, s, 0, tree{"a": "1"})
+	must(t, os.Rename(filepath.Join(s.root.Name(), string(dice)), filepath.Join(s.root.Name(), tmpName())))
+	must(t, s.PutBundle("other@relay.example", digest, nil))
+	_, err := s.SweepAll(map[bot.Address]struct{ Account, Storage bot.Generation }{"other@relay.example": {}})
+	must(t, err)
+	left, err := list(s.root)
+	if err != nil || len(left) != 1 {
+		t.Errorf("left are %q, %v, want the other bot alone", left, err)
+	}
+}
+
 func TestAddressesCannotLeadOut(t *testing.T) {
 	s := openStore(t, filepath.Join(t.TempDir(), "root"))
 	for _, addr := range []bot.Address{"", ".", "..", "../x@y", "a/b@c", "A@relay.example", " a@b"} {
