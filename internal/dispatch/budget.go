@@ -70,8 +70,9 @@ func (b *budget) ofSender(from bot.Address) time.Duration {
 
 // overBudget says that a mail has to wait. It is no failure.
 type overBudget struct {
-	whose string // "sender", or "bot or host"
+	whose string // "sender", "bot or host", or "account"
 	wait  time.Duration
+	alone bool // those behind it may go on
 }
 
 func (o *overBudget) Error() string { return "over the budget of the " + o.whose }

@@ -8,7 +8,8 @@
 //   - A failure of the host's (relay away, sandbox broken, disk full) keeps the mail where it is and is tried again with backoff,
 //     without end. A mail on which core failed, or the daemon died, MaxAttempts times is set aside: it stays in the INBOX, no
 //     session touches it, and those behind it have their turn.
-//   - Over a budget (Budgets), mail waits in the INBOX before anything is spent on it; it is never dropped for that.
+//   - Over a budget (Budgets), mail waits in the INBOX before anything is spent on it; it is never dropped for that. So does mail
+//     for which core's account has no room, for an hour; smaller mail goes on.
 //   - Sessions wait for one of Slots in the order in which they asked, so a bot with a thousand mails is behind a bot with one
 //     by one session at most.
 package dispatch
@@ -61,6 +62,7 @@ type Ledger interface {
 // Sessions runs one session from the mail to the commit.
 type Sessions interface {
 	Run(ctx context.Context, work session.Work) (session.Outcome, error)
+	Fits(b ledger.Bot, unpacked int64) (bool, error) // whether core's account has room for that many bytes more
 }
 
 // Outbox submits what sessions committed.
@@ -349,7 +351,7 @@ func (a *actor) mails(ctx context.Context, wokenAt time.Time) error {
 			var over *overBudget
 			if errors.As(err, &over) {
 				a.later(m.UID, over)
-				if over.whose != "sender" {
+				if !over.alone {
 					return nil
 				}
 			} else if err != nil {

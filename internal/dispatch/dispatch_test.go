@@ -92,6 +92,7 @@ type sessions struct {
 	run    func(w session.Work) error
 	mu     sync.Mutex
 	order  []uint32
+	room   int64 // bytes in the account; 0: enough
 }
 
 func (s *sessions) Run(ctx context.Context, w session.Work) (session.Outcome, error) {
@@ -108,6 +109,10 @@ func (s *sessions) Run(ctx context.Context, w session.Work) (session.Outcome, er
 		Run: &bot.RunRecord{Status: bot.RunOK}, Started: time.Now(), Ended: time.Now(),
 	})
 	return session.Outcome{Bot: w.Bot.Address, Job: w.Job.ID}, err
+}
+
+func (s *sessions) Fits(_ ledger.Bot, unpacked int64) (bool, error) {
+	return s.room == 0 || unpacked <= s.room, nil
 }
 
 func (s *sessions) uids() []uint32 {
@@ -427,6 +432,22 @@ func TestHandshakesRunNoBot(t *testing.T) {
 		}
 	case <-time.After(5 * time.Second):
 		t.Error("no session for a handshake")
+	}
+}
+
+// TestFullAccountKeepsLargeMailWaiting has room for a mail of 3 kB and not for one of 180 kB, which waits in the INBOX.
+func TestFullAccountKeepsLargeMailWaiting(t *testing.T) {
+	b := newBench(t, one)
+	b.sessions.room = b.opts.Bounds.Unpacked(10_000)
+	for i, name := range valid[:3] {
+		b.put(one, uint32(i+1), name)
+	}
+	large := append(sample(t, valid[3]), bytes.Repeat([]byte("\r\n"), 100_000)...)
+	b.inboxes[one].mails[2] = large
+	b.Wake(b.ctx, one, WakeInbox)
+	b.await("the others' end", func() bool { return len(b.inboxes[one].uids()) == 1 })
+	if got := b.sessions.uids(); !slices.Equal(got, []uint32{1, 3}) || b.inboxes[one].uids()[0] != 2 {
+		t.Errorf("sessions %v and %v in the INBOX, want the large mail to wait", got, b.inboxes[one].uids())
 	}
 }
 

@@ -43,14 +43,14 @@ func (a *actor) fetch(ctx context.Context, cursor ledger.Cursor, isJob bool) ([]
 		return a.inbox.Fetch(ctx, cursor.UID, a.d.opts.Bounds.Size)
 	}
 	if wait := a.budget.ofHost(); wait > 0 {
-		return nil, &overBudget{"bot or host", wait}
+		return nil, &overBudget{whose: "bot or host", wait: wait}
 	}
 	raw, err := a.inbox.Fetch(ctx, cursor.UID, a.d.opts.Bounds.Size)
 	if err != nil {
 		return nil, err
 	}
 	if wait := a.budget.ofSender(gate.OuterFrom(raw)); wait > 0 {
-		return nil, &overBudget{"sender", wait}
+		return nil, &overBudget{whose: "sender", wait: wait, alone: true}
 	}
 	return raw, nil
 }
@@ -77,6 +77,12 @@ func (a *actor) decide(ctx context.Context, cursor ledger.Cursor, raw []byte, ti
 	}
 	if verdict.Uncertain {
 		a.log.Warn("the gate cannot read what core knows; core decides on this mail", "uid", cursor.UID)
+	}
+	if fits, err := a.d.opts.Sessions.Fits(b, a.d.opts.Bounds.Unpacked(int64(len(raw)))); err != nil {
+		return err
+	} else if !fits {
+		a.log.Error("core's account is nearly full: a large mail has to wait", "uid", cursor.UID, "bytes", len(raw))
+		return &overBudget{whose: "account", wait: time.Hour, alone: true}
 	}
 	job, err := a.d.opts.Ledger.Accept(ctx, ledger.Job{
 		Bot: a.account, Cursor: cursor, Kind: string(verdict.Kind), Sender: verdict.Sender,

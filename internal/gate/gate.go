@@ -107,6 +107,9 @@ func DefaultBounds() Bounds {
 	return Bounds{Size: 30 << 20, Header: 1 << 20, Parts: 200, Depth: 16, Packets: 500, Plain: 40 << 20, Ratio: 20}
 }
 
+// Unpacked is the most plaintext that a mail of a size may hold, in bytes.
+func (b Bounds) Unpacked(size int64) int64 { return min(b.Plain, 1<<20+int64(b.Ratio)*size) }
+
 // refusal is the error by which the steps of Check say why; what is no refusal is Malformed.
 type refusal struct {
 	reason Reason
@@ -134,7 +137,7 @@ func Check(mail []byte, keys *Keys, finished func(bot.Fingerprint, string) bool,
 	if int64(len(mail)) > bounds.Size {
 		return refused(refuse(TooLarge, "the mail has %d bytes, more than %d", len(mail), bounds.Size))
 	}
-	bounds.Plain = min(bounds.Plain, 1<<20+int64(bounds.Ratio)*int64(len(mail)))
+	bounds.Plain = bounds.Unpacked(int64(len(mail)))
 	outer, err := parseEntity(mail, bounds)
 	if err != nil {
 		return refused(err)

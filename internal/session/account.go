@@ -80,7 +80,8 @@ func (r *Runner) configure(ctx context.Context, c *coreSide, address bot.Address
 		return err
 	}
 	// bot: accept every chat, mark messages as a bot's. mdns: replies would ask for receipts, and each receipt is a wake.
-	err = c.client.BatchSetConfig(ctx, c.account, map[string]string{"bot": "1", "mdns_enabled": "0", "delete_device_after": "2592000"})
+	// delete_device_after, a week in seconds, bounds the account.
+	err = c.client.BatchSetConfig(ctx, c.account, map[string]string{"bot": "1", "mdns_enabled": "0", "delete_device_after": "604800"})
 	if err != nil {
 		return err
 	}

@@ -152,6 +152,14 @@ func fullOrBroken(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EIO) || errors.Is(err, syscall.EROFS)
 }
 
+// Fits reports whether core's account has room for so many bytes more. A part of it is kept for core's own work, so that a bot
+// whose account is full of large mail still takes small mail until core has deleted what is old.
+func (r *Runner) Fits(b ledger.Bot, unpacked int64) (bool, error) {
+	used, err := r.Storage.Size(b.Address, storage.Account, b.Account)
+	const reserve = 8 << 20
+	return used+unpacked+reserve <= r.Limits.CoreAccount, err
+}
+
 // runFailed ends an attempt whose bot failed, before anything is committed.
 type runFailed struct{ record bot.RunRecord }
 

@@ -106,6 +106,32 @@ func (s *Store) create(addr bot.Address, kind string) (*os.Root, error) {
 	return s.open(addr, kind)
 }
 
+// Size is the bytes of the files of a generation; 0 for generation 0.
+func (s *Store) Size(addr bot.Address, kind Kind, gen bot.Generation) (size int64, err error) {
+	if gen == 0 {
+		return 0, nil
+	}
+	dir, err := s.open(addr, string(kind))
+	if err != nil {
+		return 0, fmt.Errorf("storage: size of %s %d of %s: %w", kind, gen, addr, err)
+	}
+	defer dir.Close()
+	err = fs.WalkDir(dir.FS(), number(gen), func(_ string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		info, err := entry.Info()
+		if err == nil {
+			size += info.Size()
+		}
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("storage: size of %s %d of %s: %w", kind, gen, addr, err)
+	}
+	return size, nil
+}
+
 // Remove deletes everything of a bot; where there is nothing, it does nothing. The bot is gone at once and durably: what a crash
 // leaves of the deletion has a temporary name, and cannot be taken for the bot's when it is installed again.
 func (s *Store) Remove(addr bot.Address) error {

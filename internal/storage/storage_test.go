@@ -599,6 +599,20 @@ func TestRemove(t *testing.T) {
 	}
 }
 
+func TestSize(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	load(t, s, 0, tree{"a": "123", "b/c": "45"})
+	if n, err := s.Size(dice, Folder, 1); err != nil || n != 5 {
+		t.Errorf("size %d, %v, want 5", n, err)
+	}
+	if n, err := s.Size(dice, Folder, 0); err != nil || n != 0 {
+		t.Errorf("size of no generation %d, %v", n, err)
+	}
+	if _, err := s.Size(dice, Folder, 9); err == nil {
+		t.Error("a generation that is not there has a size")
+	}
+}
+
 // TestHalfRemovedIsGone leaves what a crash in the middle of Remove leaves.
 func TestHalfRemovedIsGone(t *testing.T) {
 	s := openStore(t, t.TempDir())
