@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"time"
 
 	"mayfly/internal/session"
 )
@@ -42,7 +43,23 @@ func logOutcome(log *slog.Logger) func(session.Outcome) {
 			}
 		}
 		log.Info("session committed", attrs...)
+		log.Debug("session stages", stages(o)...)
 	}
+}
+
+// stages says when the session woke, and how many ms later it reached each stage of its timeline.
+func stages(o session.Outcome) []any {
+	attrs := []any{"bot", o.Bot, "job", o.Job}
+	var wake time.Time
+	for i, m := range o.Timeline.Marks() {
+		if i == 0 {
+			wake = m.At
+			attrs = append(attrs, m.Stage, wake)
+			continue
+		}
+		attrs = append(attrs, m.Stage, float64(m.At.Sub(wake).Microseconds())/1000)
+	}
+	return attrs
 }
 
 func newLogger(cfg logConfig, w io.Writer) *slog.Logger {
