@@ -1,5 +1,3 @@
-//go:build relay
-
 package relay
 
 import (
@@ -11,8 +9,8 @@ import (
 	"mayfly/internal/bot"
 )
 
-// tryDeliver hands a mail to Dovecot by LMTP (RFC 2033).
-func tryDeliver(r *Relay, to bot.Address, mail string) error {
+// Deliver hands a mail to Dovecot by LMTP (RFC 2033), past Postfix and the filter, and returns when Dovecot has answered.
+func (r *Relay) Deliver(to bot.Address, mail string) error {
 	conn, err := net.Dial("tcp", r.LMTP)
 	if err != nil {
 		return err
