@@ -22,7 +22,7 @@ func check(ctx context.Context, args []string, std stdio) error {
 	flags := newFlags("check", std)
 	path := flags.String("config", "", "the configuration `file`; without it, the defaults are checked")
 	asJSON := flags.Bool("json", false, "print JSON")
-	sandboxPath := flags.String("sandbox", "", "the broker's `path`, instead of the configuration's")
+	sandboxPath := flags.String("sandbox", "", "the broker's `path` (default: the configuration's, without one that beside mayfly)")
 	corePath := flags.String("core", "", "the core's `path`, instead of the configuration's")
 	if err := parseFlags(flags, args); err != nil {
 		return err
@@ -33,6 +33,9 @@ func check(ctx context.Context, args []string, std stdio) error {
 		if cfg, err = readConfig(*path); err != nil {
 			return err
 		}
+	}
+	if beside := besideSelf("mayfly-sandbox"); *path == "" && exists(beside) {
+		cfg.Sandbox = beside
 	}
 	cfg.Sandbox, cfg.Core = either(*sandboxPath, cfg.Sandbox), either(*corePath, cfg.Core)
 	walls := append([]sandbox.Wall{checkCore(ctx, cfg.Core)}, checkSandbox(ctx, cfg)...)
@@ -49,6 +52,11 @@ func check(ctx context.Context, args []string, std stdio) error {
 		}
 	}
 	return nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 func either(a, b string) string {

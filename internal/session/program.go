@@ -9,6 +9,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"time"
 
 	"mayfly/internal/bot"
 	"mayfly/internal/gateway"
@@ -63,7 +64,8 @@ func (p *program) open(ctx context.Context, fill func(*sandbox.Sandbox) error) e
 	m := p.bot.Manifest
 	box, err := p.r.Sandboxes.Open(ctx, sandbox.Spec{
 		Name: "bot", Memory: m.Limits.Memory, Pids: p.r.Limits.Pids,
-		Wall: p.r.Limits.CoreWall, CPU: m.Limits.Wall, // the wall clock of the run itself is run's
+		// The wall clock of the run itself is run's. A script that loops is to meet that one, which knows its line.
+		Wall: p.r.Limits.CoreWall, CPU: m.Limits.Wall + 5*time.Second,
 		Dirs: []sandbox.Dir{
 			{Path: bundleDir, Size: p.r.Limits.Tmpfs, Inodes: 5000},
 			{Path: storageDir, Size: p.r.Limits.Tmpfs, Inodes: 10_000, Writable: true},
@@ -180,6 +182,8 @@ func explain(record *bot.RunRecord, result sandbox.Result, trouble error) {
 		record.Status, record.Message = bot.RunSignal, "killed: the program used more memory than [limits] memory allows"
 	case result.Killed == "wall" || errors.Is(trouble, context.DeadlineExceeded):
 		record.Status, record.Message = bot.RunTimeout, "killed: the program ran longer than [limits] wall allows"
+	case result.Killed == "cpu":
+		record.Status, record.Message = bot.RunTimeout, "killed: the program used more CPU time than a run may"
 	case result.Killed != "":
 		record.Status, record.Message = bot.RunTimeout, "killed: "+result.Message
 	case record.ExitSig != 0:
