@@ -699,6 +699,86 @@ func TestWatchReconnects(t *testing.T) {
 	stop() // ends at once, or the test does not
 }
 
+// TestBlackHoleInIdle loses a connection in IDLE as a firewall does that has forgotten it: no side is told. The renewal of IDLE
+// finds out, and what came meanwhile is told.
+func TestBlackHoleInIdle(t *testing.T) {
+	r := newRelay(t)
+	addr, silence := blackHole(t, r.addr)
+	var dials atomic.Int32
+	dial := func(ctx context.Context) (*Client, error) {
+		dials.Add(1)
+		c, err := Dial(ctx, Server{Addr: addr, TLS: Plain, Timeout: time.Second}, Login{user, pass})
+		if err == nil {
+			c.round = 50 * time.Millisecond
+		}
+		return c, err
+	}
+	var log bytes.Buffer
+	changes, stop := quickWatch(t, dial, "INBOX", func(w *watcher) { w.log = slog.New(slog.NewTextHandler(&log, nil)) })
+	next(t, changes)
+	silence()
+	r.deliver(t, "INBOX", "x\r\n\r\n")
+	next(t, changes)
+	r.deliver(t, "INBOX", "y\r\n\r\n")
+	next(t, changes) // and it waits again
+	stop()
+	if n := dials.Load(); n != 2 {
+		t.Errorf("dialled %d times, want once again", n)
+	}
+	if !strings.Contains(log.String(), "watching was interrupted") || !strings.Contains(log.String(), "the server does not answer within 1s") {
+		t.Errorf("the log does not say what happened:\n%s", log.String())
+	}
+}
+
+// blackHole forwards connections to a server until silence is called; from then on those that are open lead nowhere.
+func blackHole(t *testing.T, server string) (addr string, silence func()) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	t.Cleanup(func() { l.Close() })
+	var mu sync.Mutex
+	var open []*mute
+	go func() {
+		for {
+			near, err := l.Accept()
+			if err != nil {
+				return
+			}
+			far, err := net.Dial("tcp", server)
+			if err != nil {
+				near.Close()
+				return
+			}
+			there, back := &mute{Conn: far}, &mute{Conn: near}
+			mu.Lock()
+			open = append(open, there, back)
+			mu.Unlock()
+			go func() { io.Copy(there, near); far.Close() }()
+			go func() { io.Copy(back, far); near.Close() }()
+		}
+	}()
+	return l.Addr().String(), func() {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, m := range open {
+			m.silent.Store(true)
+		}
+	}
+}
+
+// mute swallows what is written to it once it is silent.
+type mute struct {
+	net.Conn
+	silent atomic.Bool
+}
+
+func (m *mute) Write(b []byte) (int, error) {
+	if m.silent.Load() {
+		return len(b), nil
+	}
+	return m.Conn.Write(b)
+}
+
 func TestWatchTellsOfAMissingFolder(t *testing.T) {
 	r := newRelay(t)
 	changes, _ := quickWatch(t, r.dial, "Bot")

@@ -1,0 +1,269 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/emersion/go-imap/v2"
+	"github.com/emersion/go-imap/v2/imapclient"
+
+	"mayfly/internal/bot"
+	"mayfly/internal/mailbox"
+)
+
+// TestRelayMoods has relays that go away, refuse logins or fall silent. Every mail is answered once and in order, the log says
+// why it took so long, and the host does not run in circles. They are set up one after the other and then wait together.
+func TestRelayMoods(t *testing.T) {
+	t.Run("silent", relayFallsSilent)
+	t.Run("away", relayIsAway)
+	t.Run("logins", relayRefusesLogins)
+}
+
+const interrupted = "mailbox: watching was interrupted"
+
+// relayIsAway is 10 s without IMAP and submission, while two mails wait.
+func relayIsAway(t *testing.T) {
+	w := newWorld(t)
+	inbound, submission := w.behindProxies("")
+	address, invite := w.start("away00001", script("Echo", echo))
+	ada := w.person("ada000301")
+	chat := ada.join(invite)
+	ada.say(chat, "before")
+	ada.expect("you said: before")
+	t.Parallel()
+
+	after := w.log.offset()
+	inbound.away()
+	submission.away()
+	ada.say(chat, "one")
+	ada.say(chat, "two")
+	time.Sleep(10 * time.Second)
+	w.await(after, interrupted, "connection refused", `"again_in"`)
+	// Two watchers, each after 0.5 s or more, then doubling: 0, 0.5, 1.5, 3.5, 7.5.
+	if n := strings.Count(w.log.String()[after:], "\n"); n > 2*5+4 {
+		t.Errorf("%d lines of log in 10 s:\n%s", n, w.log.String()[after:])
+	}
+	inbound.back()
+	submission.back()
+	ada.expect("you said: one")
+	ada.expect("you said: two")
+	ada.say(chat, "after")
+	ada.expect("you said: after")
+	w.awaitJobs(address, 2+4)
+	if n := w.runs(address); n != 4 {
+		t.Errorf("%d runs, want one for each mail", n)
+	}
+}
+
+// relayRefusesLogins lets the relay see a wrong password for 4 s, and ends the connections that were good.
+func relayRefusesLogins(t *testing.T) {
+	w := newWorld(t)
+	inbound, _ := w.behindProxies("")
+	address, invite := w.start("logins001", script("Echo", echo))
+	ada := w.person("ada000302")
+	chat := ada.join(invite)
+	t.Parallel()
+
+	master := readAll(t, filepath.Join(w.dir, "master-password"))
+	after, dialled := w.log.offset(), inbound.dialled()
+	inbound.rewrite(func(b []byte) []byte { return bytes.ReplaceAll(b, master, []byte("wrong")) })
+	inbound.cut()
+	ada.say(chat, "one")
+	time.Sleep(4 * time.Second)
+	w.await(after, interrupted, "login refused", "check the address and the password", string(address))
+	if n := inbound.dialled() - dialled; n < 2 || n > 2*4 { // after 0.5 s or more, then doubling: 0.5, 1.5, 3.5
+		t.Errorf("%d logins in 4 s", n)
+	}
+	inbound.rewrite(nil)
+	ada.expect("you said: one")
+	ada.say(chat, "two")
+	ada.expect("you said: two")
+	w.awaitJobs(address, 2+2)
+}
+
+// relayFallsSilent has two moods at once, since both end after half a minute. Submission is away for one reply, which waits in
+// the outbox. The connections in IDLE lead nowhere, and nobody is told; mail that comes then is found by the poll. That the
+// watchers find it out themselves, at the next renewal of IDLE, package mailbox tests (TestBlackHoleInIdle).
+func relayFallsSilent(t *testing.T) {
+	w := newWorld(t)
+	inbound, submission := w.behindProxies(`poll = "1m"`) // of one account half a minute after the start, and then each minute
+	address, invite := w.start("silent001", script("Echo", echo))
+	ada := w.person("ada000303")
+	chat := ada.join(invite)
+	w.awaitJobs(address, 2)
+	after := w.log.offset()
+	submission.away()
+	ada.say(chat, "one")
+	w.await(after, "a mail has to wait", string(address), "connection refused")
+	submission.back()
+	w.awaitJobs(address, 3)
+	if err := w.poll(func() bool { return inbound.idling(false) == 2 }); err != nil {
+		t.Fatalf("%d connections in IDLE, want two", inbound.idling(false))
+	}
+	after = w.log.offset()
+	dialled := inbound.dialled()
+	if n := inbound.idling(true); n != 2 {
+		t.Fatalf("%d connections in IDLE, want two", n)
+	}
+	ada.say(chat, "two")
+	t.Parallel()
+
+	ada.expect("you said: one")
+	ada.expect("you said: two")
+	w.awaitJobs(address, 2+2)
+	if n := inbound.dialled() - dialled; n > 1 { // the bot's own, if it was idle for too long
+		t.Errorf("%d new connections", n)
+	}
+	log := w.log.String()[after:]
+	if strings.Contains(log, interrupted) || strings.Contains(log, "a mail has to wait") {
+		t.Errorf("IDLE was not silent, or submission not back:\n%s", log)
+	}
+}
+
+// TestMailVanishesBetweenLookAndFetch deletes a mail, as another client of the account could, when the host is about to fetch it.
+func TestMailVanishesBetweenLookAndFetch(t *testing.T) {
+	w := newWorld(t)
+	inbound, _ := w.behindProxies("")
+	address, invite := w.start("vanish001", script("Echo", echo))
+	ada := w.person("ada000304")
+	chat := ada.join(invite)
+	w.awaitJobs(address, 2)
+	looked, gone := make(chan bool), make(chan bool)
+	var first sync.Once
+	goOn := sync.OnceFunc(func() { close(gone) })
+	defer goOn()
+	inbound.rewrite(func(b []byte) []byte {
+		if bytes.Contains(b, []byte("BODY.PEEK[]")) {
+			first.Do(func() { close(looked); <-gone })
+		}
+		return b
+	})
+	after := w.log.offset()
+	ada.say(chat, "one")
+	select {
+	case <-looked:
+	case <-w.ctx.Done():
+		t.Fatalf("the host fetches nothing\n%s", w.log)
+	}
+	w.emptyInbox(address)
+	goOn()
+	ada.say(chat, "two")
+	ada.expect("you said: two")
+	w.awaitJobs(address, 3)
+	if n, refused := w.runs(address), w.refusals(address); n != 1 || len(refused) != 0 {
+		t.Errorf("%d runs and refusals %v, want one run", n, refused)
+	}
+	if log := w.log.String()[after:]; strings.Contains(log, "will try again") {
+		t.Errorf("a mail that is gone was tried again:\n%s", log)
+	}
+}
+
+func (w *world) emptyInbox(address bot.Address) {
+	w.t.Helper()
+	w.asOwner(address, func(c *imapclient.Client) error {
+		data, err := c.Select("INBOX", nil).Wait()
+		if err == nil && data.NumMessages != 1 {
+			err = fmt.Errorf("%d mails in the INBOX, want one", data.NumMessages)
+		}
+		if err != nil {
+			return err
+		}
+		deleted := &imap.StoreFlags{Op: imap.StoreFlagsAdd, Flags: []imap.Flag{imap.FlagDeleted}}
+		if err := c.Store(imap.SeqSetNum(1), deleted, nil).Close(); err != nil {
+			return err
+		}
+		return c.Expunge().Close()
+	})
+}
+
+// memory is the most resident memory, in MB, that the daemon has had since it was started; the broker, core and bots are
+// processes of their own.
+func (w *world) memory() int {
+	w.t.Helper()
+	status := string(readAll(w.t, fmt.Sprintf("/proc/%d/status", w.command.Process.Pid)))
+	_, rest, found := strings.Cut(status, "VmHWM:")
+	kB, err := strconv.Atoi(strings.Fields(rest + " none")[0])
+	if !found || err != nil {
+		w.t.Fatalf("no VmHWM in:\n%s", status)
+	}
+	return kB >> 10
+}
+
+// junk is a mail of somebody who is not encrypting, with n bytes of text.
+func junk(from string, n int) []byte {
+	line := strings.Repeat("j", 76) + "\r\n"
+	return []byte("From: <" + from + "@elsewhere.test>\r\nSubject: buy\r\nContent-Type: text/plain\r\n\r\n" + strings.Repeat(line, n/len(line)))
+}
+
+func (w *world) deliver(address bot.Address, mail []byte) {
+	w.t.Helper()
+	if err := w.relay.Deliver(address, mail); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// TestTwoThousandJunkMailsWait is 100 MB of junk at the start of the host, and one mail behind it. The junk is spread over seven
+// bots and its senders over many, so that it is within the budgets of a bot and of a sender.
+func TestTwoThousandJunkMailsWait(t *testing.T) {
+	const bots, each, size, bound = 7, 286, 50_000, 64
+	w := newWorld(t)
+	var addresses []bot.Address
+	var clients []*mailbox.Client
+	for i := range bots {
+		address, client := w.newAccount(fmt.Sprintf("junk%05d", i))
+		w.append(client, address, script("Echo", echo))
+		addresses, clients = append(addresses, address), append(clients, client)
+	}
+	w.serve()
+	ada := w.person("ada000305")
+	chat := ada.join(w.installed(clients[0]))
+	for _, client := range clients {
+		w.installed(client)
+	}
+	w.stop()
+	for i := range each {
+		mail := junk(fmt.Sprintf("sender%d", i%20), size)
+		for _, address := range addresses {
+			w.deliver(address, mail)
+		}
+	}
+	ada.say(chat, "behind it")
+	w.serve()
+	ada.expect("you said: behind it")
+	for i, address := range addresses {
+		if err := w.poll(func() bool { return w.refusals(address)["cleartext"] == each }); err != nil {
+			t.Errorf("%s: counted %v, want %d of cleartext", address, w.refusals(address), each)
+		}
+		w.requireEmpty(clients[i], address)
+	}
+	if n := strings.Count(w.log.String(), `"msg":"mail refused"`); n != bots*each {
+		t.Errorf("%d lines for %d refused mails", n, bots*each)
+	}
+	if got := w.memory(); got > bound {
+		t.Errorf("the daemon took %d MB for %d mails of %d bytes, more than %d MB", got, bots*each, size, bound)
+	} else {
+		t.Logf("the daemon took %d MB", got)
+	}
+}
+
+// requireEmpty waits until the INBOX holds nothing.
+func (w *world) requireEmpty(client *mailbox.Client, address bot.Address) {
+	w.t.Helper()
+	var left mailbox.Status
+	err := w.poll(func() bool {
+		var err error
+		if left, err = client.Select(w.ctx, "INBOX"); err != nil {
+			w.t.Fatal(err)
+		}
+		return left.Messages == 0
+	})
+	if err != nil {
+		w.t.Errorf("%s: %d mails are left in the INBOX", address, left.Messages)
+	}
+}
