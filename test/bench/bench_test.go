@@ -1,0 +1,45 @@
+//go:build bench
+
+package bench
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+)
+
+// TestTable prints the table. With -short each n is small: to see that it works, not to measure.
+func TestTable(t *testing.T) {
+	gates, deliveries, turns := 2000, 100, 30
+	if testing.Short() {
+		gates, deliveries, turns = 50, 5, 3
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
+	defer cancel()
+	Head(os.Stdout)
+	section(t, "gate", "The gate: one mail in one goroutine; ratio to a message; 1/s and CPU of this process.",
+		func(t *testing.T) []Row { return measureGate(t, gates) })
+	section(t, "lmtp", "A delivery by LMTP, to three relays by turns; ratio to no hook.",
+		func(t *testing.T) []Row { return measureLMTP(t, deliveries) })
+	section(t, "bots", "A mail to an echo bot: the user's SMTP accept to the reply in the user's INBOX; ratio to the resident.\n"+
+		"Then the phases, each from the end of the one above it; the user's core comes after the reply is in the INBOX.",
+		func(t *testing.T) []Row { return measureBots(t, ctx, turns) })
+}
+
+// section measures one part in a subtest, so that what it started has ended before the next begins.
+func section(t *testing.T, name, title string, measure func(*testing.T) []Row) {
+	t.Helper()
+	before, err := Machine()
+	must(t, err)
+	var rows []Row
+	ok := t.Run(name, func(t *testing.T) { rows = measure(t) })
+	if !ok {
+		t.FailNow()
+	}
+	after, err := os.ReadFile("/proc/loadavg")
+	must(t, err)
+	fmt.Printf("\n%s\nThe machine before: %s; load average after: %.14s\n", title, before, after)
+	Print(os.Stdout, rows)
+}

@@ -1,0 +1,243 @@
+//go:build bench
+
+package bench
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"mayfly/internal/bot"
+	"mayfly/internal/bundle"
+	"mayfly/internal/core"
+	"mayfly/internal/core/coretest"
+	"mayfly/internal/install"
+	"mayfly/internal/user"
+	"mayfly/test/relay"
+)
+
+const (
+	ada      = bot.Address("ada000001@chat.test")
+	resident = bot.Address("echo.here@chat.test")
+
+	// After a minute without mail the host has no connection to the relay left for a bot (dispatch.Options.IdleClose).
+	asleep = 65 * time.Second
+)
+
+// turn is one mail to a bot and its reply.
+type turn struct {
+	accepted time.Time // the user's SMTP accept, as the user's core tells
+	there    time.Time // the mail is in the bot's INBOX
+	replied  time.Time // the reply is in the user's INBOX
+	seen     time.Time // the user's core has the reply
+}
+
+// bots is the world of the third part: a relay, its host with sleeping bots, a resident bot and a user who knows them all.
+type bots struct {
+	t          *testing.T
+	relay      *relay.Relay
+	host       *host
+	deliveries *deliveries
+	user       *user.User
+	chats      map[bot.Address]core.ChatID
+	joined     map[bot.Address]time.Time
+	echo       *echo
+}
+
+// measureBots asks, by turns, a bot that sleeps for more than a minute (each of n bots once), the resident bot, and a bot that
+// was asked a moment ago, for which the host still has its connections to the relay.
+func measureBots(t *testing.T, ctx context.Context, n int) []Row {
+	b := startBots(t, ctx, n)
+	var cold, resides, warm []turn
+	for i := range n {
+		time.Sleep(time.Until(b.joined[sleeper(i)].Add(asleep)))
+		cold = append(cold, b.ask(ctx, sleeper(i)))
+		resides = append(resides, b.ask(ctx, resident))
+		warm = append(warm, b.ask(ctx, sleeper(i)))
+	}
+	sessions := b.host.sessions()
+	base := whole(resides)
+	rows := []Row{
+		{Name: "bot: resident, a core of its own in IDLE", Times: base, Base: base},
+		{Name: "bot: sleeping, for more than a minute", Times: whole(cold), Base: base},
+		{Name: "bot: sleeping, asked a moment ago", Times: whole(warm), Base: base},
+	}
+	rows = append(rows, b.residentPhases(resides)...)
+	rows = append(rows, sleepingPhases(t, "sleeping", cold, sessions)...)
+	return append(rows, sleepingPhases(t, "a moment ago", warm, sessions)...)
+}
+
+func sleeper(i int) bot.Address { return bot.Address(fmt.Sprintf("echo%05d@chat.test", i)) }
+
+func startBots(t *testing.T, ctx context.Context, n int) *bots {
+	b := &bots{t: t, relay: relay.Start(t), chats: map[bot.Address]core.ChatID{}, joined: map[bot.Address]time.Time{}}
+	b.host = startHost(t, b.relay)
+	b.deliveries = watchDeliveries(t, b.relay, b.host.socket)
+	b.user = b.person(ctx, ada)
+	b.echo = startEcho(t, ctx, b.person(ctx, resident))
+	invite, err := b.echo.user.Invite(ctx, b.echo.user.Account)
+	must(t, err)
+	b.join(ctx, resident, invite)
+	for i := range n {
+		b.join(ctx, sleeper(i), b.install(ctx, sleeper(i)))
+	}
+	b.ask(ctx, resident)
+	b.echo.forget()
+	return b
+}
+
+// person starts a core and configures an account.
+func (b *bots) person(ctx context.Context, address bot.Address) *user.User {
+	b.t.Helper()
+	imap, err := net.ResolveTCPAddr("tcp", b.relay.IMAP)
+	must(b.t, err)
+	submission, err := net.ResolveTCPAddr("tcp", b.relay.SubmissionPlain)
+	must(b.t, err)
+	u, err := user.Start(ctx, coretest.Binary(b.t), filepath.Join(b.t.TempDir(), "core"), address.Local(), core.Transport{
+		Addr: string(address), Password: password,
+		IMAPServer: "127.0.0.1", IMAPPort: uint16(imap.Port), SMTPServer: "127.0.0.1", SMTPPort: uint16(submission.Port),
+	})
+	must(b.t, err)
+	b.t.Cleanup(func() { must(b.t, u.Close()) })
+	return u
+}
+
+func (b *bots) join(ctx context.Context, address bot.Address, invite string) {
+	b.t.Helper()
+	chat, err := b.user.Join(ctx, invite)
+	must(b.t, err)
+	b.chats[address], b.joined[address] = chat, time.Now()
+}
+
+// install appends examples/echo to an account's Bot folder and returns the invite link of the answer.
+func (b *bots) install(ctx context.Context, address bot.Address) string {
+	b.t.Helper()
+	echo, err := bundle.FromDir("../../examples/echo", bundle.DefaultCeilings())
+	must(b.t, err)
+	mail, err := install.Compose(echo, address)
+	must(b.t, err)
+	author := login(b.t, b.relay, address)
+	defer author.Close()
+	must(b.t, author.Append(ctx, install.Folder, mail))
+	for ; ctx.Err() == nil; time.Sleep(20 * time.Millisecond) {
+		if _, err := author.Select(ctx, install.StatusFolder); err != nil {
+			continue // not made yet
+		}
+		list, err := author.List(ctx, 0, 1)
+		must(b.t, err)
+		if len(list) == 0 {
+			continue
+		}
+		answer, err := author.Fetch(ctx, list[0].UID, 1<<20)
+		must(b.t, err)
+		plain := strings.NewReplacer("=\r\n", "", "=3D", "=").Replace(string(answer)) // quoted-printable
+		if invite := regexp.MustCompile(`https://i\.delta\.chat/#\S+`).FindString(plain); invite != "" {
+			return invite
+		}
+		b.t.Fatalf("%s is not installed:\n%s", address, answer)
+	}
+	b.t.Fatalf("%s is not installed: %v", address, ctx.Err())
+	return ""
+}
+
+// ask says something to a bot and requires that it is said back.
+func (b *bots) ask(ctx context.Context, address bot.Address) turn {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	time.Sleep(300 * time.Millisecond) // what the turn before has left to do
+	b.deliveries.forget()
+	var x turn
+	text := fmt.Sprintf("this is %s", address)
+	_, err := b.user.Say(ctx, b.chats[address], text)
+	must(b.t, err)
+	_, err = b.user.Await(ctx, func(e core.Event) bool { return e.Kind == "SmtpMessageSent" })
+	must(b.t, err)
+	x.accepted = time.Now()
+	x.there, err = b.deliveries.await(ctx, address)
+	must(b.t, err)
+	x.replied, err = b.deliveries.await(ctx, ada)
+	must(b.t, err)
+	reply, err := b.user.Next(ctx)
+	must(b.t, err)
+	x.seen = time.Now()
+	if reply.Text != text || !reply.Authentic() {
+		b.t.Fatalf("%s said %+v", address, reply)
+	}
+	return x
+}
+
+func whole(turns []turn) []time.Duration {
+	return each(turns, func(_ int, x turn) time.Duration { return x.replied.Sub(x.accepted) })
+}
+
+func each(turns []turn, took func(int, turn) time.Duration) []time.Duration {
+	var times []time.Duration
+	for i, x := range turns {
+		times = append(times, took(i, x))
+	}
+	return times
+}
+
+// residentPhases splits the turns of the resident bot.
+func (b *bots) residentPhases(turns []turn) []Row {
+	echoed := b.echo.all()
+	if len(echoed) != len(turns) {
+		b.t.Fatalf("the resident bot was asked %d times, and heard %d", len(turns), len(echoed))
+	}
+	phase := func(name string, took func(int, turn) time.Duration) Row {
+		return Row{Name: "  resident: " + name, Times: each(turns, took)}
+	}
+	return []Row{
+		phase("accepted to its INBOX", func(_ int, x turn) time.Duration { return x.there.Sub(x.accepted) }),
+		phase("to IncomingMsg", func(i int, x turn) time.Duration { return echoed[i].incoming.Sub(x.there) }),
+		phase("to said", func(i int, _ turn) time.Duration { return echoed[i].said.Sub(echoed[i].incoming) }),
+		phase("to the user's INBOX", func(i int, x turn) time.Duration { return x.replied.Sub(echoed[i].said) }),
+		phase("to the user's core", func(_ int, x turn) time.Duration { return x.seen.Sub(x.replied) }),
+	}
+}
+
+// sleepingPhases splits the turns of sleeping bots by what the host has logged.
+func sleepingPhases(t *testing.T, what string, turns []turn, sessions []stages) []Row {
+	t.Helper()
+	of := make([]stages, len(turns))
+	for i, x := range turns {
+		of[i] = sessionOf(t, x, sessions)
+	}
+	phase := func(name string, took func(int, turn) time.Duration) Row {
+		return Row{Name: "  " + what + ": " + name, Times: each(turns, took)}
+	}
+	between := func(name, from, to string) Row {
+		return phase(name, func(i int, _ turn) time.Duration { return of[i].at[to] - of[i].at[from] })
+	}
+	return []Row{
+		phase("accepted to its INBOX", func(_ int, x turn) time.Duration { return x.there.Sub(x.accepted) }),
+		phase("to the wake", func(i int, x turn) time.Duration { return of[i].wake.Sub(x.there) }),
+		between("to the gate's verdict", "wake", "gate"),
+		between("to core up", "gate", "core up"),
+		between("(beside it: gate to the worker waits)", "gate", "sandbox up"),
+		between("to IncomingMsg", "core up", "IncomingMsg"),
+		between("to the handler", "IncomingMsg", "handler"),
+		between("to the handler's end", "handler", "handler done"),
+		between("to the commit", "handler done", "commit"),
+		phase("to the user's INBOX", func(i int, x turn) time.Duration { return x.replied.Sub(of[i].wake.Add(of[i].at["commit"])) }),
+		phase("to the user's core", func(_ int, x turn) time.Duration { return x.seen.Sub(x.replied) }),
+	}
+}
+
+// sessionOf finds the session that woke in a turn: turns follow one another.
+func sessionOf(t *testing.T, x turn, sessions []stages) stages {
+	t.Helper()
+	for _, s := range sessions {
+		if s.wake.After(x.accepted.Add(-100*time.Millisecond)) && s.wake.Before(x.replied) {
+			return s
+		}
+	}
+	t.Fatalf("no session in the host's log woke between %v and %v", x.accepted, x.replied)
+	return stages{}
+}
