@@ -34,6 +34,7 @@ var (
 	ErrLogin    = errors.New("login refused")
 	ErrSilent   = errors.New("the server does not answer")
 	ErrFlood    = errors.New("the server sent more than was asked for")
+	ErrEnded    = errors.New("the connection has ended")
 	ErrInsecure = errors.New("no TLS")
 )
 
@@ -227,6 +228,8 @@ func (c *Client) do(ctx context.Context, what string, timeout time.Duration, byt
 		return fmt.Errorf("%s: %w", what, ctx.Err())
 	case err != nil && c.conn.flooded.Load():
 		return fmt.Errorf("%s: %w, %d bytes", what, ErrFlood, bytes)
+	case errors.Is(err, net.ErrClosed): // the library closed it when the server did; its error is of the write that came after
+		return fmt.Errorf("%s: %w", what, ErrEnded)
 	case err != nil:
 		return fmt.Errorf("%s: %w", what, err)
 	}

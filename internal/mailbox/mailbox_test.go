@@ -521,8 +521,8 @@ func TestDroppedConnection(t *testing.T) {
 	}
 	c = r.client(t, "INBOX")
 	time.AfterFunc(50*time.Millisecond, r.drop)
-	if err := c.Idle(t.Context()); err == nil || t.Context().Err() != nil {
-		t.Errorf("idle: got %v", err)
+	if err := c.Idle(t.Context()); !errors.Is(err, ErrEnded) || err.Error() != "idle: the connection has ended" {
+		t.Errorf("idle: got %v, want ErrEnded, in one line", err)
 	}
 }
 

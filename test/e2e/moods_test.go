@@ -2,8 +2,12 @@ package e2e
 
 import (
 	"bytes"
+	"crypto/rand"
+	"encoding/base64"
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -44,6 +48,7 @@ func relayIsAway(t *testing.T) {
 	ada.say(chat, "one")
 	ada.say(chat, "two")
 	time.Sleep(10 * time.Second)
+	w.await(after, interrupted, "idle: the connection has ended", `"again_in"`)
 	w.await(after, interrupted, "connection refused", `"again_in"`)
 	// Two watchers, each after 0.5 s or more, then doubling: 0, 0.5, 1.5, 3.5, 7.5.
 	if n := strings.Count(w.log.String()[after:], "\n"); n > 2*5+4 {
@@ -182,9 +187,9 @@ func (w *world) emptyInbox(address bot.Address) {
 	})
 }
 
-// memory is the most resident memory, in MB, that the daemon has had since it was started; the broker, core and bots are
-// processes of their own.
-func (w *world) memory() int {
+// requireMemory bounds the most resident memory, in MB, that the daemon has had since it was started. The broker, core and bots
+// are processes of their own and not in it.
+func (w *world) requireMemory(bound int, what string) {
 	w.t.Helper()
 	status := string(readAll(w.t, fmt.Sprintf("/proc/%d/status", w.command.Process.Pid)))
 	_, rest, found := strings.Cut(status, "VmHWM:")
@@ -192,7 +197,10 @@ func (w *world) memory() int {
 	if !found || err != nil {
 		w.t.Fatalf("no VmHWM in:\n%s", status)
 	}
-	return kB >> 10
+	w.t.Logf("the daemon took %d MB for %s", kB>>10, what)
+	if kB>>10 > bound {
+		w.t.Errorf("that is more than %d MB", bound)
+	}
 }
 
 // junk is a mail of somebody who is not encrypting, with n bytes of text.
@@ -211,7 +219,7 @@ func (w *world) deliver(address bot.Address, mail []byte) {
 // TestTwoThousandJunkMailsWait is 100 MB of junk at the start of the host, and one mail behind it. The junk is spread over seven
 // bots and its senders over many, so that it is within the budgets of a bot and of a sender.
 func TestTwoThousandJunkMailsWait(t *testing.T) {
-	const bots, each, size, bound = 7, 286, 50_000, 64
+	const bots, each, size = 7, 286, 50_000
 	w := newWorld(t)
 	var addresses []bot.Address
 	var clients []*mailbox.Client
@@ -245,11 +253,7 @@ func TestTwoThousandJunkMailsWait(t *testing.T) {
 	if n := strings.Count(w.log.String(), `"msg":"mail refused"`); n != bots*each {
 		t.Errorf("%d lines for %d refused mails", n, bots*each)
 	}
-	if got := w.memory(); got > bound {
-		t.Errorf("the daemon took %d MB for %d mails of %d bytes, more than %d MB", got, bots*each, size, bound)
-	} else {
-		t.Logf("the daemon took %d MB", got)
-	}
+	w.requireMemory(48, "2,002 mails of 50 kB")
 }
 
 // requireEmpty waits until the INBOX holds nothing.
@@ -266,4 +270,152 @@ func (w *world) requireEmpty(client *mailbox.Client, address bot.Address) {
 	if err != nil {
 		w.t.Errorf("%s: %d mails are left in the INBOX", address, left.Messages)
 	}
+}
+
+// TestLargeMail delivers mails at the limit of 30 MiB: junk, one a little above it, and one that is encrypted and worked.
+func TestLargeMail(t *testing.T) {
+	const large = 29_000_000
+	const size = large / 4 * 3 / 41 * 40 // of the file: base64 and the armor's lines make it larger, compression smaller
+	w := newWorld(t)
+	address, client := w.newAccount("bot000002")
+	w.putKey(address, "bot2-secret.asc")
+	w.append(client, address, script("Size", fmt.Sprintf(`export default { async message(msg) {
+		const n = (await msg.file.bytes()).length
+		if (n != %d) throw new Error("the file has " + n + " bytes")
+	} }`, size)))
+	w.serve()
+	w.installed(client)
+
+	w.deliver(address, junk("large", large))
+	w.awaitVerdict(address, 0, map[string]int64{}, "cleartext", "junk of 29 MB")
+	over := append(junk("larger", 30<<20-1000), bytes.Repeat([]byte("j"), 2000)...)
+	w.deliver(address, over[:30<<20]) // the fields that the relay adds make it larger than is taken
+	w.awaitVerdict(address, 0, map[string]int64{"cleartext": 1}, "too-large", "one above 30 MiB")
+	w.await(0, `"mail refused"`, `"too-large"`, "at most 31457280 are taken")
+	w.requireMemory(80, "two large mails that it refused")
+
+	data := make([]byte, size)
+	rand.Read(data)
+	mail := encrypted(t, "Content-Type: application/octet-stream\r\nContent-Disposition: attachment; filename=large.bin\r\n"+
+		"Content-Transfer-Encoding: base64\r\n\r\n"+inLines(base64.StdEncoding.EncodeToString(data)))
+	if len(mail) < large || len(mail) > 30<<20-1000 {
+		t.Fatalf("the mail has %d bytes", len(mail))
+	}
+	w.deliver(address, mail)
+	w.awaitVerdict(address, 1, map[string]int64{"cleartext": 1, "too-large": 1}, "", "an encrypted file")
+	if r := w.run(address).Record; r.Status != bot.RunOK {
+		t.Errorf("%s %q, want OK", r.Status, r.Message)
+	}
+	w.requireEmpty(client, address)
+	w.requireMemory(160, "a large mail that it worked: the mail, what the gate decrypts of it, and what core is shown")
+}
+
+func inLines(s string) string {
+	var b strings.Builder
+	for line := range slices.Chunk([]byte(s), 76) {
+		b.Write(line)
+		b.WriteString("\r\n")
+	}
+	return b.String()
+}
+
+// TestBrokenMIME delivers what no mail program writes, to the INBOX and to the folder Bot. Each mail in the INBOX is refused and
+// deleted; the message in the folder is answered; a person behind it all is answered by the bot that was there before.
+func TestBrokenMIME(t *testing.T) {
+	broken := brokenMails()
+	w := newWorld(t)
+	address, invite := w.start("mime00001", script("Echo", echo))
+	ada := w.person("ada000306")
+	chat := ada.join(invite)
+	w.awaitJobs(address, 2)
+	after := w.log.offset()
+	for _, mail := range broken {
+		w.deliver(address, []byte(mail))
+	}
+	want := map[string]int64{"cleartext": 7, "malformed": 8, "not-openpgp": 6, "too-large": 2}
+	if err := w.poll(func() bool { return maps.Equal(w.refusals(address), want) }); err != nil {
+		t.Errorf("counted %v, want %v\n%s", w.refusals(address), want, w.log.String()[after:])
+	}
+	ada.say(chat, "behind them")
+	ada.expect("you said: behind them")
+	if n := strings.Count(w.log.String()[after:], `"msg":"mail refused"`); n != len(broken) {
+		t.Errorf("%d lines for %d refused mails", n, len(broken))
+	}
+	if strings.Contains(w.log.String()[after:], "will try again") {
+		t.Errorf("a broken mail held the others up:\n%s", w.log.String()[after:])
+	}
+}
+
+func brokenMails() []string {
+	const head = "From: <mallory@elsewhere.test>\r\nMessage-ID: <broken@elsewhere.test>\r\n"
+	const pgp = `Content-Type: multipart/encrypted; protocol="application/pgp-encrypted"; boundary=b` + "\r\n\r\n"
+	const marker = "--b\r\nContent-Type: application/pgp-encrypted\r\n\r\nVersion: 1\r\n"
+	const octets = "--b\r\nContent-Type: application/octet-stream\r\n\r\n"
+	armored := func(text string) string {
+		return head + pgp + marker + octets + "-----BEGIN PGP MESSAGE-----\r\n\r\n" + text + "\r\n-----END PGP MESSAGE-----\r\n--b--\r\n"
+	}
+	return []string{
+		"",
+		"\r\n",
+		"no header at all",
+		"\x00\xff\x00\r\n\r\n\x00",
+		head,
+		head + "a line without a colon\r\n\r\ntext\r\n",
+		head + "Content-Type: multipart/mixed\r\n\r\nno boundary\r\n",
+		head + "Content-Type: multipart/mixed; boundary=b\r\n\r\n--c\r\n\r\nanother\r\n",
+		head + "Content-Type: multipart/mixed; boundary=\"b\r\n\r\nan open quote\r\n",
+		head + "Content-Type: ; ;=;\r\nContent-Transfer-Encoding: rot13\r\n\r\ntext\r\n",
+		head + pgp,
+		head + pgp + marker,
+		head + pgp + marker + octets,
+		head + pgp + octets + marker + "--b--\r\n",
+		head + pgp + marker + octets + "not armored\r\n--b--\r\n",
+		armored(""),
+		armored("====!!!!"),
+		armored("wcBMA0000"),
+		armored(strings.Repeat("/////w==\r\n", 1000)),
+		head + nested(500),
+		head + "Subject: " + strings.Repeat("=?utf-8?B?", 10_000) + "\r\n\r\ntext\r\n",
+		head + strings.Repeat("X: y\r\n", 20_000) + "\r\ntext\r\n",
+		head + "\rX: bare CR\n\nY: bare LF\r\n\r\n\r\r\n\n",
+	}
+}
+
+// nested is a multipart in a multipart, n times.
+func nested(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "Content-Type: multipart/mixed; boundary=b%d\r\n\r\n--b%d\r\n", i, i)
+	}
+	return b.String()
+}
+
+// TestBrokenMIMEInTheFolder has the same in the folder Bot. Each message is answered, and the bot stays.
+func TestBrokenMIMEInTheFolder(t *testing.T) {
+	w := newWorld(t)
+	address, client := w.newAccount("mime00002")
+	w.append(client, address, script("Echo", echo))
+	w.serve()
+	ada := w.person("ada000307")
+	chat := ada.join(w.installed(client))
+	const mixed = "Subject: my bot\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n"
+	const toml = "--b\r\nContent-Disposition: attachment; filename=bot.toml\r\n"
+	for i, broken := range []struct{ mail, problem string }{
+		{"Subject: my bot\r\nContent-Type: multipart/mixed\r\n\r\nno boundary\r\n", "a multipart without a boundary"},
+		{mixed + toml + "Content-Transfer-Encoding: base64\r\n\r\n!!!!\r\n--b--\r\n", "cannot be decoded"},
+		{mixed + toml + "Content-Transfer-Encoding: rot13\r\n\r\nanzr\r\n--b--\r\n", "unknown transfer encoding"},
+		{mixed + "--c\r\n", "the parts cannot be read"},
+		{"Subject: my bot\r\n" + nested(500), "parts inside each other"},
+		{"no header at all\r\n", "the header cannot be read"},
+	} {
+		if err := client.Append(w.ctx, "Bot", []byte(broken.mail)); err != nil {
+			t.Fatal(err)
+		}
+		answer := strings.ReplaceAll(w.status(client, 2+i), "=\r\n", "") // quoted-printable
+		if !strings.Contains(answer, "Mayfly-State: refused") || !strings.Contains(answer, broken.problem) {
+			t.Fatalf("the answer does not say %q:\n%s", broken.problem, answer)
+		}
+	}
+	ada.say(chat, "still there?")
+	ada.expect("you said: still there?")
 }
