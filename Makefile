@@ -30,7 +30,7 @@ lint: setup
 	$(GO) tool staticcheck ./...
 
 # What junk, the hook and a sleeping bot cost, as one table, on a real Postfix and Dovecot. It needs root, a quiet machine and
-# about eight minutes. BENCH=-short shows in two that it works. docs/BENCH.md has a table and says how to read it.
+# about six minutes. BENCH=-short shows in two that it works. docs/BENCH.md has a table and says how to read it.
 bench: build
 	@scripts/setup-relay
 	@$(CURDIR)/$(GO) -C test/bench vet -tags bench

@@ -5,7 +5,6 @@ package bench
 import (
 	"context"
 	"errors"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,9 +18,7 @@ type echoed struct{ incoming, said time.Time }
 // echo is a resident bot: what examples/echo does with a text, in Go, on a core that runs all the time.
 type echo struct {
 	user *user.User
-
-	mu   sync.Mutex
-	done []echoed
+	done chan echoed
 }
 
 func startEcho(t *testing.T, ctx context.Context, u *user.User) *echo {
@@ -29,7 +26,7 @@ func startEcho(t *testing.T, ctx context.Context, u *user.User) *echo {
 	for key, value := range map[string]string{"bot": "1", "mdns_enabled": "0"} { // as the host sets them
 		must(t, u.SetConfig(ctx, u.Account, key, value))
 	}
-	e := &echo{user: u}
+	e := &echo{user: u, done: make(chan echoed, 1)}
 	ctx, stop := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	go func() { ended <- e.serve(ctx) }()
@@ -59,20 +56,6 @@ func (e *echo) serve(ctx context.Context) error {
 		if _, err := e.user.Say(ctx, m.ChatID, m.Text); err != nil {
 			return err
 		}
-		e.mu.Lock()
-		e.done = append(e.done, echoed{incoming, time.Now()})
-		e.mu.Unlock()
+		e.done <- echoed{incoming, time.Now()}
 	}
-}
-
-func (e *echo) all() []echoed {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return append([]echoed(nil), e.done...)
-}
-
-func (e *echo) forget() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.done = nil
 }

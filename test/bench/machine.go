@@ -9,24 +9,40 @@ import (
 	"time"
 )
 
-// Machine says how busy the machine is, from /proc/loadavg and from what its CPUs do in the next two seconds (/proc/stat),
-// in which the caller should do nothing.
-func Machine() (string, error) {
-	load, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return "", err
+// Quiet waits until the CPUs are idle for nine tenths of two seconds, five minutes at most, and says how busy the machine is then,
+// from /proc/loadavg and /proc/stat. The caller should do nothing meanwhile.
+func Quiet() (string, error) {
+	const enough, patience = 0.9, 5 * time.Minute
+	for start := time.Now(); ; {
+		load, err := os.ReadFile("/proc/loadavg")
+		if err != nil {
+			return "", err
+		}
+		share, err := idleShare(2 * time.Second)
+		if err != nil {
+			return "", err
+		}
+		if share < enough && time.Since(start) < patience {
+			continue
+		}
+		averages := strings.Join(strings.Fields(string(load))[:3], " ")
+		text := fmt.Sprintf("load average %s; %d CPUs, %.0f%% idle", averages, runtime.NumCPU(), 100*share)
+		if share < enough {
+			text += ": BUSY, measure again"
+		}
+		return text, nil
 	}
+}
+
+// idleShare is the share of a time that the CPUs were idle.
+func idleShare(d time.Duration) (float64, error) {
 	idle, all, err := cpuTimes()
 	if err != nil {
-		return "", err
+		return 0, err
 	}
-	time.Sleep(2 * time.Second)
+	time.Sleep(d)
 	idle2, all2, err := cpuTimes()
-	if err != nil {
-		return "", err
-	}
-	averages := strings.Join(strings.Fields(string(load))[:3], " ")
-	return fmt.Sprintf("load average %s; %d CPUs, %.0f%% idle", averages, runtime.NumCPU(), 100*float64(idle2-idle)/float64(all2-all)), nil
+	return float64(idle2-idle) / float64(max(all2-all, 1)), err
 }
 
 // cpuTimes reads the first line of /proc/stat (proc(5)): in clock ticks, how long all CPUs were idle, and the sum of what they did.
