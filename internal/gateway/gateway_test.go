@@ -85,7 +85,7 @@ func TestCalls(t *testing.T) {
 		core       string // what reaches core; empty: nothing
 		answer     string // what the answer holds
 	}{
-		{"a look-up gets the bot's own account", `{"id":1,"method":"get_message","params":[99,5]}`, `get_message[7,5]`, `"result":null`},
+		{"a look-up gets the bot's own account", `{"id":1,"method":"get_message","params":[99,5]}`, `get_message[7,5]`, `"result":{"chatId":12}`},
 		{"a message to the chat of the run", `{"id":1,"method":"send_msg","params":[7,12,{"text":"hi"}]}`, `send_msg[7,12,`, `"result"`},
 		{"a message to another chat", `{"id":1,"method":"send_msg","params":[7,13,{"text":"hi"}]}`, "", "chat 13 is not the one that woke the bot"},
 		{"a file becomes core's private copy", `{"id":1,"method":"send_msg","params":[7,12,{"file":"/tmp/out/a.png"}]}`, `"file":"/files/1","filename":"a.png"`, `"result"`},
@@ -101,10 +101,23 @@ func TestCalls(t *testing.T) {
 		{"a negative id", `{"id":1,"method":"get_message","params":[7,-5]}`, "", "parameter 2: want a uint32"},
 		{"null for an id", `{"id":1,"method":"get_message","params":[7,null]}`, "", "parameter 2: want a uint32"},
 		{"an edit in another chat", `{"id":1,"method":"send_edit_request","params":[7,5,"x"]}`, "get_message[7,5]", "chat 99 is not the one"},
+		{"a deletion in another chat", `{"id":1,"method":"delete_messages_for_all","params":[7,[5,6]]}`, "get_message[7,5]", "chat 99 is not the one"},
+		{"too many deletions", `{"id":1,"method":"delete_messages_for_all","params":[7,[` + strings.Repeat("5,", 20) + `5]]}`, "", "21 messages, at most 20"},
+		{"an app's update in another chat", `{"id":1,"method":"send_webxdc_status_update","params":[7,5,"{}",""]}`, "get_message[7,5]", "chat 99 is not the one"},
+		{"too many ids", `{"id":1,"method":"get_messages","params":[7,[` + strings.Repeat("5,", 100) + `5]]}`, "", "101 ids, at most 100"},
+		{"ids that are none", `{"id":1,"method":"get_messages","params":[7,[5,"6"]]}`, "", "parameter 2: want a []uint32"},
+		{"too long a quote", `{"id":1,"method":"send_msg","params":[7,12,{"quotedText":"` + strings.Repeat("x", 100_001) + `"}]}`, "", "bytes of text, at most 100000"},
+		{"too long HTML", `{"id":1,"method":"send_msg","params":[7,12,{"html":"` + strings.Repeat("x", 100_001) + `"}]}`, "", "bytes of text, at most 100000"},
+		{"too long a file name", `{"id":1,"method":"send_msg","params":[7,12,{"file":"/tmp/out/a.png","filename":"` + strings.Repeat("x", 201) + `"}]}`, "", "at most 200 bytes"},
+		{"a file name without a file", `{"id":1,"method":"send_msg","params":[7,12,{"text":"a","filename":"/etc/passwd"}]}`, `"file":null,"filename":null`, `"result"`},
+		{"a reaction that is no list", `{"id":1,"method":"send_reaction","params":[7,5,"x"]}`, "get_message[7,5]", "want a []string"},
+		{"an emoji that is a novel", `{"id":1,"method":"send_reaction","params":[7,5,["` + strings.Repeat("x", 65) + `"]]}`, "get_message[7,5]", "65 bytes, at most 64"},
+		{"eleven emojis", `{"id":1,"method":"send_reaction","params":[7,5,[` + strings.Repeat(`"x",`, 10) + `"x"]]}`, "get_message[7,5]", "11 strings, at most 10"},
 		{"too many emojis", `{"id":1,"method":"send_reaction","params":[7,5,["` + strings.Repeat("x", 65) + `"]]}`, "get_message[7,5]", "chat 99"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			core := &recorder{}
+			core.answers = map[string]string{"get_message": `{"chatId":12}`}
 			if strings.Contains(test.answer, "chat 99") {
 				core.answers = map[string]string{"get_message": `{"chatId":99}`}
 			}
@@ -158,6 +171,25 @@ func TestOwnMessagesMayBeEdited(t *testing.T) {
 	}
 	if g.Sent() != 2 {
 		t.Errorf("Sent is %d, want 2", g.Sent())
+	}
+}
+
+// TestWhatWasReadIsNotTheBots asks for a message first: that does not make it one that the bot may edit.
+func TestWhatWasReadIsNotTheBots(t *testing.T) {
+	core := &recorder{answers: map[string]string{"get_message": `{"chatId":99}`, "can_send": "5"}}
+	answers, err := exchange(t, core, func(o *Options) { o.Limits.InFlight = 1 },
+		`{"id":1,"method":"can_send","params":[7,12]}`, `{"id":2,"method":"send_edit_request","params":[7,5,"x"]}`)
+	if err != nil || !strings.Contains(strings.Join(answers, "\n"), "chat 99 is not the one") {
+		t.Errorf("%v, %v, want a refusal", answers, err)
+	}
+}
+
+func TestReactionsCountAsMessages(t *testing.T) {
+	react := `{"id":1,"method":"send_reaction","params":[7,5,["x"]]}`
+	core := &recorder{answers: map[string]string{"get_message": `{"chatId":12}`}}
+	answers, err := exchange(t, core, func(o *Options) { o.Limits.Sends = 1 }, react, react)
+	if err != nil || !strings.Contains(strings.Join(answers, "\n"), "more than 1 messages in one run") {
+		t.Errorf("%v, %v, want the limit", answers, err)
 	}
 }
 
