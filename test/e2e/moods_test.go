@@ -40,6 +40,7 @@ func relayIsAway(t *testing.T) {
 	chat := ada.join(invite)
 	ada.say(chat, "before")
 	ada.expect("you said: before")
+	w.awaitJobs(address, 3)
 	t.Parallel()
 
 	after := w.log.offset()
