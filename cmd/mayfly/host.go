@@ -97,8 +97,8 @@ func (h *host) open(ctx context.Context, done func(session.Outcome)) error {
 	})
 	h.dispatcher = dispatch.New(dispatch.Options{
 		Dial: h.dial, Folder: folder{h}, Ledger: h.ledger, Sessions: runner, Outbox: h.outbox, Keys: h.keys,
-		Bounds: gate.DefaultBounds(), Slots: slots, Budgets: dispatch.DefaultBudgets(), MaxAttempts: 5, Backoff: time.Second, IdleClose: time.Minute, Done: done,
-		Log: h.log,
+		Bounds: gate.DefaultBounds(), Slots: slots, Budgets: dispatch.DefaultBudgets(), Memory: 64 << 20,
+		MaxAttempts: 5, Backoff: time.Second, IdleClose: time.Minute, Done: done, Log: h.log,
 	})
 	return nil
 }
@@ -296,10 +296,7 @@ func (s inSlots) Check(ctx context.Context, b *bundle.Bundle) error {
 type folder struct{ *host }
 
 func (f folder) Process(ctx context.Context, account bot.Address, inbox dispatch.Inbox) error {
-	result, err := f.installer.Process(ctx, account, inbox.(*mailbox.Client))
-	if err == nil && result.Changed {
-		f.log.Info("Bot folder answered", "bot", account, "state", result.State)
-	}
+	_, err := f.installer.Process(ctx, account, inbox.(*mailbox.Client))
 	return err
 }
 

@@ -86,7 +86,7 @@ func (h *host) watch(ctx context.Context, account bot.Address) {
 		h.watchers.Go(func() {
 			dial := func(ctx context.Context) (*mailbox.Client, error) { return h.dialMailbox(ctx, account) }
 			changed := func() { h.dispatcher.Wake(ctx, account, what) }
-			mailbox.Watch(ctx, dial, folder, changed, h.log.With("bot", account, "folder", folder))
+			mailbox.Watch(ctx, dial, folder, changed, h.log.With("bot", account))
 		})
 	}
 }

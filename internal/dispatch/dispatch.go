@@ -10,6 +10,7 @@
 //     session touches it, and those behind it have their turn.
 //   - Over a budget (Budgets), mail waits in the INBOX before anything is spent on it; it is never dropped for that. So does mail
 //     for which core's account has no room, for an hour; smaller mail goes on.
+//   - The mail that is in memory, of all bots together, is bounded by Memory.
 //   - Sessions wait for one of Slots in the order in which they asked, so a bot with a thousand mails is behind a bot with one
 //     by one session at most.
 package dispatch
@@ -23,6 +24,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 
 	"mayfly/internal/bot"
@@ -86,6 +88,7 @@ type Options struct {
 	Keys        Keys
 	Bounds      gate.Bounds
 	Slots       Slots
+	Memory      int64 // bytes of mail that the host holds at a time, of all bots
 	Budgets     Budgets
 	MaxAttempts int           // of one mail on which core fails or the daemon dies
 	Backoff     time.Duration // the pause after a first failure; it doubles up to 5 min
@@ -123,7 +126,8 @@ const (
 // Dispatcher owns the goroutines of all bots.
 type Dispatcher struct {
 	opts Options
-	host *rate.Limiter // the host's budget
+	host *rate.Limiter       // the host's budget
+	held *semaphore.Weighted // bytes of mail in memory, of Memory
 
 	mu     sync.Mutex
 	actors map[bot.Address]*actor
@@ -133,7 +137,7 @@ type Dispatcher struct {
 
 // New makes a Dispatcher without bots.
 func New(opts Options) *Dispatcher {
-	return &Dispatcher{opts: opts, host: opts.Budgets.Host.limiter(), actors: map[bot.Address]*actor{}}
+	return &Dispatcher{opts: opts, host: opts.Budgets.Host.limiter(), held: semaphore.NewWeighted(opts.Memory), actors: map[bot.Address]*actor{}}
 }
 
 // Wake tells the goroutine of account that something changed, and starts that goroutine when there is none yet. It never
@@ -347,7 +351,9 @@ func (a *actor) mails(ctx context.Context, wokenAt time.Time) error {
 			return err
 		}
 		for _, m := range waiting {
-			err := a.mail(ctx, ledger.Cursor{UIDValidity: status.UIDValidity, UID: m.UID}, wokenAt)
+			err := a.hold(ctx, m.Size, func() error {
+				return a.mail(ctx, ledger.Cursor{UIDValidity: status.UIDValidity, UID: m.UID}, wokenAt)
+			})
 			var over *overBudget
 			if errors.As(err, &over) {
 				a.later(m.UID, over)
@@ -361,6 +367,17 @@ func (a *actor) mails(ctx context.Context, wokenAt time.Time) error {
 			wokenAt = time.Now()
 		}
 	}
+}
+
+// hold waits until the host has memory for a mail of a size, and calls f.
+func (a *actor) hold(ctx context.Context, size int64, f func() error) error {
+	const least = 64 << 10 // servers may be wrong about a size, and a mail is not all that its work needs
+	weight := min(max(size, least), a.d.opts.Memory)
+	if err := a.d.held.Acquire(ctx, weight); err != nil {
+		return err
+	}
+	defer a.d.held.Release(weight)
+	return f()
 }
 
 // later remembers when a mail that is over a budget may be looked at.

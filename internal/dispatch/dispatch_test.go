@@ -44,9 +44,9 @@ func (i *inbox) List(_ context.Context, after uint32, limit int) ([]mailbox.Mess
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	var list []mailbox.Message
-	for uid := range i.mails {
+	for uid, mail := range i.mails {
 		if uid > after {
-			list = append(list, mailbox.Message{UID: uid})
+			list = append(list, mailbox.Message{UID: uid, Size: int64(len(mail))})
 		}
 	}
 	slices.SortFunc(list, func(a, b mailbox.Message) int { return int(a.UID) - int(b.UID) })
@@ -167,7 +167,7 @@ func newBench(t *testing.T, accounts ...bot.Address) *bench {
 			return b.inboxes[a], nil
 		},
 		Folder: noFolder{}, Ledger: l, Sessions: b.sessions, Outbox: noOutbox{}, Keys: keys{dearmored(t, "bot2-secret.asc")},
-		Bounds: gate.DefaultBounds(), Slots: NewSlots(2), MaxAttempts: 2, Backoff: 10 * time.Millisecond, IdleClose: time.Minute, Done: func(session.Outcome) {},
+		Bounds: gate.DefaultBounds(), Slots: NewSlots(2), Memory: 1 << 20, MaxAttempts: 2, Backoff: 10 * time.Millisecond, IdleClose: time.Minute, Done: func(session.Outcome) {},
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	b.ctx, b.stop = context.WithCancel(t.Context())
@@ -432,6 +432,31 @@ func TestHandshakesRunNoBot(t *testing.T) {
 		}
 	case <-time.After(5 * time.Second):
 		t.Error("no session for a handshake")
+	}
+}
+
+// TestMemoryBoundsTheHost has three bots fetch a mail each whose size is more than half of what the host may hold.
+func TestMemoryBoundsTheHost(t *testing.T) {
+	accounts := []bot.Address{"bot000001@chat.test", one, "bot000003@chat.test"}
+	b := newBench(t, accounts...)
+	b.opts.Slots = NewSlots(10)
+	var now, most atomic.Int32
+	b.sessions.run = func(session.Work) error {
+		most.Store(max(most.Load(), now.Add(1)))
+		time.Sleep(50 * time.Millisecond)
+		now.Add(-1)
+		return nil
+	}
+	large := append(sample(t, valid[0]), bytes.Repeat([]byte("\r\n"), 300_000)...)
+	for _, a := range accounts {
+		b.inboxes[a].mails[1] = large
+		b.Wake(b.ctx, a, WakeInbox)
+	}
+	for _, a := range accounts {
+		b.await("an empty INBOX", func() bool { return len(b.inboxes[a].uids()) == 0 })
+	}
+	if most.Load() != 1 {
+		t.Errorf("%d large mails in memory at a time, want one", most.Load())
 	}
 }
 

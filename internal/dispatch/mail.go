@@ -28,6 +28,7 @@ func (a *actor) mail(ctx context.Context, cursor ledger.Cursor, wokenAt time.Tim
 	raw, err := a.fetch(ctx, cursor, job.ID != 0)
 	switch {
 	case errors.Is(err, mailbox.ErrVanished):
+		a.log.Info("mail vanished before it was fetched", "uid", cursor.UID)
 		return nil
 	case errors.Is(err, mailbox.ErrTooLarge):
 		return a.refuse(ctx, cursor, "too-large", err.Error())
