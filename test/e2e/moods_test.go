@@ -165,6 +165,7 @@ func TestMailVanishesBetweenLookAndFetch(t *testing.T) {
 	if n, refused := w.runs(address), w.refusals(address); n != 1 || len(refused) != 0 {
 		t.Errorf("%d runs and refusals %v, want one run", n, refused)
 	}
+	w.await(after, "mail vanished before it was fetched")
 	if log := w.log.String()[after:]; strings.Contains(log, "will try again") {
 		t.Errorf("a mail that is gone was tried again:\n%s", log)
 	}
