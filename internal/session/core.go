@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -245,6 +246,9 @@ func (r *Runner) endCore(ctx context.Context, c *coreSide, b ledger.Bot) (ending
 func (r *Runner) keepKeys(account bot.Address, keys [][]byte) error {
 	if len(keys) == 0 {
 		return nil
+	}
+	if kept, err := r.Keys.Keys(account); err == nil && bytes.Equal(bytes.Join(kept, nil), bytes.Join(keys, nil)) {
+		return nil // as nearly always: a write is two fsyncs
 	}
 	if err := r.Keys.PutKeys(account, keys); err != nil {
 		return fmt.Errorf("key store: %w", err)
