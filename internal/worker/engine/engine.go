@@ -136,14 +136,6 @@ func (vm *VM) freeRejection(r Rejection) {
 // Rejections lists the promises that are rejected and that nothing handles, oldest first.
 func (vm *VM) Rejections() []Rejection { return vm.rejections }
 
-// DropRejections forgets what Rejections lists.
-func (vm *VM) DropRejections() {
-	for _, r := range vm.rejections {
-		vm.freeRejection(r)
-	}
-	vm.rejections = nil
-}
-
 // RunJob runs one pending job (a promise reaction). It reports whether there was one; an exception of the job is returned.
 func (vm *VM) RunJob() (bool, error) {
 	pctx := vm.tls.Alloc(8)

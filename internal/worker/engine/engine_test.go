@@ -143,9 +143,6 @@ func TestRejectionsAreTracked(t *testing.T) {
 	if r := vm.Rejections(); len(r) != 1 || vm.Exception(r[0].Reason).Error() != "Error: lost" {
 		t.Errorf("%v", r)
 	}
-	if vm.DropRejections(); len(vm.Rejections()) != 0 {
-		t.Error("rejections are left")
-	}
 }
 
 func TestModulesComeFromTheLoaderOnly(t *testing.T) {

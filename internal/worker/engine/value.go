@@ -36,9 +36,6 @@ func payload(v Value) uint64           { return *(*uint64)(unsafe.Pointer(&v)) }
 func pointerOf(v Value) uintptr        { return uintptr(payload(v)) }
 func isException(v Value) bool         { return v.Ftag == lib.EJS_TAG_EXCEPTION }
 
-// IsUndefined reports whether v is undefined.
-func (vm *VM) IsUndefined(v Value) bool { return v.Ftag == lib.EJS_TAG_UNDEFINED }
-
 // IsString reports whether v is a string.
 func (vm *VM) IsString(v Value) bool {
 	return v.Ftag == lib.EJS_TAG_STRING || v.Ftag == lib.EJS_TAG_STRING_ROPE
