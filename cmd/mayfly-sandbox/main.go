@@ -3,11 +3,12 @@
 //go:debug containermaxprocs=0
 //go:debug updatemaxprocs=0
 
-// Command mayfly-sandbox makes sandboxes for mayfly, and is what runs in them. It has three verbs:
+// Command mayfly-sandbox makes sandboxes for mayfly, and is what runs in them. It has four verbs:
 //
 //	broker   the service: takes Specs on a unix socket and makes a sandbox for each (package broker)
 //	stage    process 1 of a sandbox, started by the broker (package stage)
 //	launch   a program of a sandbox, started by the stage
+//	enter    a program that bubblewrap starts within a sandbox
 //
 // The programs that it contains itself, started by a Spec's Builtin, are in builtins.
 package main
@@ -35,6 +36,8 @@ func run(args []string) int {
 		return stage.Main(os.Stdin, os.Stderr)
 	case "launch":
 		return stage.Launch(args[1:], builtins(), os.Stdin, os.Stdout, os.Stderr)
+	case "enter":
+		return stage.Enter(args[1:], os.Stderr)
 	}
 	return usage()
 }

@@ -35,6 +35,7 @@ type Sandbox struct {
 	stdio     map[string]Stdio
 	exits     map[string]*exit
 	listeners map[uint16]net.Listener
+	origins   []net.Listener // as in the Spec
 
 	turn    chan struct{}   // holds one token: whoever has it owns the request in flight
 	replies chan wire.Frame // A, D and E frames, for the owner of the turn
@@ -274,20 +275,38 @@ func (s *Sandbox) takeHello(f wire.Frame) error {
 	if err := f.Decode(&hello); err != nil {
 		return err
 	}
-	if len(f.Files) != len(s.spec.Listen) {
-		return fmt.Errorf("%w: %d listeners, want %d", ErrProtocol, len(f.Files), len(s.spec.Listen))
+	if len(f.Files) != len(s.spec.Listen)+len(s.spec.Origins) {
+		return fmt.Errorf("%w: %d listeners, want %d", ErrProtocol, len(f.Files), len(s.spec.Listen)+len(s.spec.Origins))
 	}
 	for i, port := range s.spec.Listen {
-		l, err := net.FileListener(f.Files[i])
+		l, err := listener(f.Files[i], net.IPv4(127, 0, 0, 1), port)
 		if err != nil {
-			return fmt.Errorf("%w: listener for port %d: %v", ErrProtocol, port, err)
+			return err
 		}
 		s.listeners[port] = l
-		if a, ok := l.Addr().(*net.TCPAddr); !ok || a.Port != int(port) || !a.IP.IsLoopback() {
-			return fmt.Errorf("%w: listener for port %d is at %s", ErrProtocol, port, l.Addr())
+	}
+	for i, o := range s.spec.Origins {
+		addr := wire.OriginAddr(i)
+		l, err := listener(f.Files[len(s.spec.Listen)+i], addr[:], o.Port)
+		if err != nil {
+			return err
 		}
+		s.origins = append(s.origins, l)
 	}
 	return nil
+}
+
+// listener makes a listener of a socket that the stage claims to have opened at an address.
+func listener(f *os.File, ip net.IP, port uint16) (net.Listener, error) {
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("%w: listener for port %d: %v", ErrProtocol, port, err)
+	}
+	if a, ok := l.Addr().(*net.TCPAddr); !ok || a.Port != int(port) || !a.IP.Equal(ip) {
+		err := fmt.Errorf("%w: listener for port %d is at %s", ErrProtocol, port, l.Addr())
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
 }
 
 // take handles one frame after the hello.
@@ -343,6 +362,14 @@ func (s *Sandbox) takeExit(f wire.Frame) error {
 // the caller's, and keeps the sandbox's network namespace until it is closed.
 func (s *Sandbox) Listener(port uint16) net.Listener { return s.listeners[port] }
 
+// Origin is the listening socket for the i-th of Spec.Origins, counted from 0, or nil; otherwise as Listener.
+func (s *Sandbox) Origin(i int) net.Listener {
+	if i < 0 || i >= len(s.origins) {
+		return nil
+	}
+	return s.origins[i]
+}
+
 // Program gives our ends of a program's standard streams; they are nil for a name that the Spec does not have.
 func (s *Sandbox) Program(name string) Stdio { return s.stdio[name] }
 
@@ -395,9 +422,9 @@ func (s *Sandbox) GetFile(path string, max int64) ([]byte, error) {
 // Seal makes a directory read-only for good. It fails while a program has a file in it open for writing.
 func (s *Sandbox) Seal(dir string) error { return s.simple(wire.Request{Op: wire.OpSeal, Path: dir}) }
 
-// Start lets a program run. A program can be started once.
-func (s *Sandbox) Start(program string) error {
-	return s.simple(wire.Request{Op: wire.OpStart, Program: program})
+// Start lets a program run, with env added to its environment. A program can be started once.
+func (s *Sandbox) Start(program string, env ...string) error {
+	return s.simple(wire.Request{Op: wire.OpStart, Program: program, Env: env})
 }
 
 // Kill ends every program, started or not, and returns when they are dead.
@@ -490,6 +517,9 @@ func (s *Sandbox) closeFiles() {
 		p.Stderr.Close()
 	}
 	for _, l := range s.listeners {
+		l.Close()
+	}
+	for _, l := range s.origins {
 		l.Close()
 	}
 }

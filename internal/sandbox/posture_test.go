@@ -11,13 +11,15 @@ import (
 	"mayfly/internal/sandbox/cgroup"
 )
 
-// TestPosture looks at a live run from the outside, as root: at the stage, at a program that runs and at one that waits.
+// TestPosture looks at a live run from the outside, as root: at the stage, and at a program of each profile.
 func TestPosture(t *testing.T) {
 	spec := testSpec("wait")
-	spec.Programs = append(spec.Programs, Program{Name: "waiting", Builtin: "probe", Profile: ProfileCore})
+	spec.Programs = append(spec.Programs, Program{Name: "core", Builtin: "probe", Profile: ProfileCore, Args: []string{"wait"}})
 	s := open(t, spec)
-	if err := s.Start("probe"); err != nil {
-		t.Fatal(err)
+	for _, program := range []string{"probe", "core"} {
+		if err := s.Start(program); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := s.PutFile("/data/x", 1, strings.NewReader("x")); err != nil { // a round trip, so that the programs have come to wait
 		t.Fatal(err)
@@ -104,7 +106,7 @@ func childrenOf(t *testing.T, pid int) []int {
 	return pids
 }
 
-// waitConfined waits until the launchers have installed their profiles: nothing but their own code has run before.
+// waitConfined waits until the launchers have loaded their profiles: nothing but their own code has run before.
 func waitConfined(t *testing.T, pids []int) {
 	t.Helper()
 	for _, pid := range pids {

@@ -42,27 +42,36 @@ type Spec struct {
 	CPU      time.Duration // CPU time of all its processes together; 0: no bound
 	Dirs     []Dir
 	Listen   []uint16 // TCP ports on 127.0.0.1 inside; accepted by us through Listener
+	Origins  []Origin // names inside, accepted by us through Origin; only with System
 	Programs []Program
+	System   bool // the root also has the host's /usr, read-only: for programs with a Path
+	Landlock bool // refuse to run where the kernel has no Landlock; without it, Landlock is used where there is one
 }
 
+// Origin is a name that resolves inside, to an address of its own on the sandbox's loopback, and a port that is listened at there.
+type Origin = wire.Origin
+
 // Dir is a tmpfs of its own in the sandbox's root: Path is absolute and of one component, such as /account; Size is in bytes;
-// Inodes counts its files and directories. A directory that is not Writable is sealed before the first program starts.
+// Inodes counts its files and directories. A directory that is not Writable is sealed before the first program starts, and may be
+// one whose files can be executed.
 type Dir = wire.Dir
 
 // The seccomp profiles of Program.Profile.
 const (
 	ProfileWorker = wire.ProfileWorker
 	ProfileCore   = wire.ProfileCore
+	ProfileNative = wire.ProfileNative
 )
 
 // Program is one that the run can start, once. It waits in the sandbox, already confined, from Open on.
 type Program struct {
 	Name    string
 	Builtin string   // a program of mayfly-sandbox itself, such as "worker" or "account-reader"; or
-	Binary  *os.File // a static executable, run by file descriptor; stays the caller's
-	Profile string   // seccomp profile: ProfileWorker or ProfileCore
+	Binary  *os.File // a static executable, run by file descriptor; stays the caller's; or
+	Path    string   // an executable of the sandbox itself, below /usr or in a Dir with Exec, run under bubblewrap
+	Profile string   // seccomp profile: ProfileWorker or ProfileCore, and ProfileNative with a Path
 	Args    []string // without the program's own name
-	Env     []string // the whole environment
+	Env     []string // the environment; Start may add to it
 	Dir     string   // working directory, in one of Dirs; empty: /
 }
 
@@ -114,9 +123,10 @@ func (e *MissingError) Error() string {
 
 // wireSpec is the Spec as it is sent, and the files that go with the programs' binaries.
 func (s *Spec) wireSpec() wire.Spec {
-	w := wire.Spec{Name: s.Name, Memory: s.Memory, Pids: s.Pids, Wall: s.Wall, CPU: s.CPU, Dirs: s.Dirs, Listen: s.Listen}
+	w := wire.Spec{Name: s.Name, Memory: s.Memory, Pids: s.Pids, Wall: s.Wall, CPU: s.CPU, Dirs: s.Dirs,
+		Listen: s.Listen, Origins: s.Origins, System: s.System, Landlock: s.Landlock}
 	for _, p := range s.Programs {
-		w.Programs = append(w.Programs, wire.Program{Name: p.Name, Builtin: p.Builtin, Binary: p.Binary != nil,
+		w.Programs = append(w.Programs, wire.Program{Name: p.Name, Builtin: p.Builtin, Binary: p.Binary != nil, Path: p.Path,
 			Profile: p.Profile, Args: p.Args, Env: p.Env, Dir: p.Dir})
 	}
 	return w

@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -150,6 +152,7 @@ func TestProgramSeesOnlyItsDirectories(t *testing.T) {
 }
 
 func TestAttemptsFail(t *testing.T) {
+	number, port := hostPort(t)
 	type attempt struct {
 		profile, arg string
 		errno        syscall.Errno
@@ -169,8 +172,8 @@ func TestAttemptsFail(t *testing.T) {
 		{ProfileWorker, "tgkill", unix.EPERM},
 		{ProfileWorker, "wx", unix.EPERM},
 		{ProfileWorker, "foreign", unix.EPERM},
-		{ProfileCore, "connect=127.0.0.1:" + hostPort(t), unix.ECONNREFUSED},
-		{ProfileCore, "connect=10.255.255.1:80", unix.ENETUNREACH},
+		{ProfileCore, "connect=127.0.0.2:" + port, unix.ECONNREFUSED},
+		{ProfileCore, "connect=10.255.255.1:" + port, unix.ENETUNREACH},
 		{ProfileCore, "socket", unix.EPERM},
 		{ProfileCore, "fork", unix.EPERM},
 		{ProfileCore, "fork=9", unix.EPERM},
@@ -180,7 +183,7 @@ func TestAttemptsFail(t *testing.T) {
 		{ProfileCore, "foreign", unix.EPERM},
 	}
 	spec := testSpec()
-	spec.Programs = nil
+	spec.Programs, spec.Listen = nil, []uint16{number} // else Landlock forbids the port, and the network is not tried
 	for _, profile := range []string{ProfileWorker, ProfileCore} {
 		p := Program{Name: profile, Builtin: "probe", Profile: profile}
 		for _, a := range tests {
@@ -206,11 +209,15 @@ func TestAttemptsFail(t *testing.T) {
 	}
 }
 
-// hostPort is a port on the host's loopback where someone listens.
-func hostPort(t *testing.T) string {
-	l := listenLoopback(t)
-	_, port, _ := strings.Cut(l.Addr().String(), ":")
-	return port
+// hostPort is a port on 127.0.0.2 of the host where someone listens.
+func hostPort(t *testing.T) (uint16, string) {
+	l, err := net.Listen("tcp4", "127.0.0.2:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	port := l.Addr().(*net.TCPAddr).Port
+	return uint16(port), strconv.Itoa(port)
 }
 
 func TestAttacksKill(t *testing.T) {

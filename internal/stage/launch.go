@@ -4,11 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"syscall"
 	"unsafe"
 
@@ -43,8 +43,8 @@ type launcher struct {
 
 // order is what a launcher is told, as JSON in its arguments.
 type order struct {
+	Spec    wire.Spec // without programs
 	Program wire.Program
-	Files   int64 // RLIMIT_FSIZE, bytes
 }
 
 // startLaunchers starts one launcher for each program. They inherit what the calling thread has renounced, and are the first
@@ -61,7 +61,7 @@ func startLaunchers(spec wire.Spec) ([]*launcher, error) {
 			files = append(files, os.NewFile(uintptr(fd), p.Name))
 			fd++
 		}
-		l, err := startLauncher(p, files, spec.Limit())
+		l, err := startLauncher(spec, p, files)
 		wire.Frame{Files: files}.CloseFiles()
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", p.Name, err)
@@ -73,8 +73,9 @@ func startLaunchers(spec wire.Spec) ([]*launcher, error) {
 
 func oomScore(value string) error { return os.WriteFile("/proc/self/oom_score_adj", []byte(value), 0) }
 
-func startLauncher(p wire.Program, files []*os.File, fsize int64) (*launcher, error) {
-	arg, err := json.Marshal(order{Program: p, Files: fsize})
+func startLauncher(spec wire.Spec, p wire.Program, files []*os.File) (*launcher, error) {
+	spec.Programs = nil
+	arg, err := encodeOrder(order{spec, p})
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +85,7 @@ func startLauncher(p wire.Program, files []*os.File, fsize int64) (*launcher, er
 	}
 	defer wait.Close()
 	l := &launcher{program: p, goPipe: word, done: make(chan struct{})}
-	l.cmd = &exec.Cmd{Path: "/proc/self/exe", Args: []string{"mayfly-sandbox", "launch", string(arg)}, Env: append([]string{}, p.Env...),
+	l.cmd = &exec.Cmd{Path: "/proc/self/exe", Args: []string{"mayfly-sandbox", "launch", arg}, Env: append([]string{}, p.Env...),
 		Dir: "/", Stdin: files[0], Stdout: files[1], Stderr: files[2], ExtraFiles: append([]*os.File{wait}, files[3:]...)}
 	if err := l.cmd.Start(); err != nil {
 		word.Close()
@@ -93,7 +94,9 @@ func startLauncher(p wire.Program, files []*os.File, fsize int64) (*launcher, er
 	return l, nil
 }
 
-// Launch is `mayfly-sandbox launch`: it confines itself as its order says, waits for the word, and then is the program.
+// Launch is `mayfly-sandbox launch`: it sets its resource limits and waits for the word, which comes when the root is built. Then it
+// fences itself in with Landlock, loads its seccomp profile, and is the program; or it becomes bubblewrap, for a program with a Path,
+// which does the same further inside (see Enter).
 func Launch(args []string, builtins map[string]Builtin, stdin, stdout, stderr *os.File) int {
 	runtime.LockOSThread()
 	code, err := launch(args, builtins, stdin, stdout, stderr)
@@ -105,37 +108,64 @@ func Launch(args []string, builtins map[string]Builtin, stdin, stdout, stderr *o
 }
 
 func launch(args []string, builtins map[string]Builtin, stdin, stdout, stderr *os.File) (int, error) {
-	var o order
-	if len(args) != 1 {
-		return 0, errors.New("want one order; this verb is the stage's")
-	}
-	if err := json.Unmarshal([]byte(args[0]), &o); err != nil {
-		return 0, fmt.Errorf("order: %w", err)
+	o, err := readOrder(args)
+	if err != nil {
+		return 0, err
 	}
 	p := o.Program
 	builtin := builtins[p.Builtin]
-	if builtin == nil && !p.Binary {
+	if builtin == nil && p.Builtin != "" {
 		return 0, fmt.Errorf("no builtin program %q", p.Builtin)
 	}
-	if err := confine(p, o.Files); err != nil {
+	if err := limitResources(p, o.Spec.Limit()); err != nil {
 		return 0, err
 	}
-	if err := awaitWord(); err != nil {
+	filter, err := assembleProfile(p.Profile)
+	if err != nil {
 		return 0, err
 	}
-	if p.Dir != "" {
-		if err := os.Chdir(p.Dir); err != nil {
-			return 0, err
-		}
+	more, err := awaitWord()
+	if err != nil {
+		return 0, err
+	}
+	env := append(p.Env, more...)
+	if p.Path != "" {
+		return 0, execBubblewrap(o, filter, env)
+	}
+	if err := o.confine(filter); err != nil {
+		return 0, err
 	}
 	if p.Binary {
-		return 0, execBinary(p)
+		return 0, execBinary(p, env)
+	}
+	os.Clearenv()
+	for _, v := range env {
+		key, value, _ := strings.Cut(v, "=")
+		if err := os.Setenv(key, value); err != nil {
+			return 0, err
+		}
 	}
 	return builtin(stdin, stdout, stderr, p.Args), nil
 }
 
-// confine puts the resource limits and the seccomp profile on this process. The capabilities are gone already.
-func confine(p wire.Program, fsize int64) error {
+func encodeOrder(o order) (string, error) {
+	b, err := json.Marshal(o)
+	return string(b), err
+}
+
+func readOrder(args []string) (order, error) {
+	var o order
+	if len(args) != 1 {
+		return o, errors.New("want one order; this verb is the stage's")
+	}
+	if err := json.Unmarshal([]byte(args[0]), &o); err != nil {
+		return o, fmt.Errorf("order: %w", err)
+	}
+	return o, nil
+}
+
+// limitResources sets what is inherited by whatever this process becomes. The capabilities are gone already.
+func limitResources(p wire.Program, fsize int64) error {
 	unix.Umask(0o077)
 	if err := noCore(p); err != nil {
 		return err
@@ -157,7 +187,32 @@ func confine(p wire.Program, fsize int64) error {
 	if err := unix.CloseRange(goFD, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return fmt.Errorf("close files on exec: %w", err)
 	}
-	return loadProfile(p.Profile)
+	return nil
+}
+
+// confine puts up what stands around this process itself: it is called in the finished root.
+func (o order) confine(filter []unix.SockFilter) error {
+	if o.Program.Dir != "" {
+		if err := os.Chdir(o.Program.Dir); err != nil {
+			return err
+		}
+	}
+	if err := o.landlock(o.Program.Builtin != ""); err != nil {
+		return err
+	}
+	if err := loadFilter(filter); err != nil {
+		return fmt.Errorf("seccomp profile %s: %w", o.Program.Profile, err)
+	}
+	return nil
+}
+
+// landlock is passed over where the kernel has none and the Spec does not insist.
+func (o order) landlock(all bool) error {
+	err := landlock(o.Spec, o.Program, all)
+	if errors.Is(err, errNoLandlock) && !o.Spec.Landlock {
+		return nil
+	}
+	return err
 }
 
 // noCore sees to it that no program is ever dumped: by a limit of 1 byte, at which the kernel gives up. At 0 it would still start
@@ -181,30 +236,24 @@ func noCore(p wire.Program) error {
 	return nil
 }
 
-// awaitWord blocks until the stage gives the word.
-func awaitWord() error {
-	var b [1]byte
-	for {
-		n, err := unix.Read(goFD, b[:])
-		switch {
-		case errors.Is(err, unix.EINTR):
-			continue
-		case err != nil:
-			return fmt.Errorf("wait for the word: %w", err)
-		case n == 0:
-			return fmt.Errorf("wait for the word: %w", io.ErrUnexpectedEOF)
-		}
-		return unix.Close(goFD)
+// awaitWord blocks until the stage gives the word, which is what to add to the environment.
+func awaitWord() ([]string, error) {
+	word := os.NewFile(goFD, "word")
+	defer word.Close()
+	var env []string
+	if err := json.NewDecoder(word).Decode(&env); err != nil {
+		return nil, fmt.Errorf("wait for the word: %w", err)
 	}
+	return env, nil
 }
 
 // execBinary becomes the program whose executable is open as binaryFD. It returns only on failure.
-func execBinary(p wire.Program) error {
+func execBinary(p wire.Program, env []string) error {
 	argv, err := syscall.SlicePtrFromStrings(append([]string{p.Name}, p.Args...))
 	if err != nil {
 		return err
 	}
-	envv, err := syscall.SlicePtrFromStrings(p.Env)
+	envv, err := syscall.SlicePtrFromStrings(env)
 	if err != nil {
 		return err
 	}

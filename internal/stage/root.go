@@ -10,24 +10,32 @@ import (
 	"mayfly/internal/sandbox/wire"
 )
 
+// mountFlags hold for everything of the root but what is there to be executed.
 const mountFlags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+
+// newRoot is where the root is built, before it is pivoted into.
+const newRoot = "/tmp"
 
 // buildRoot replaces the process's whole view of the file system by a tmpfs with the directories in it. Launchers that have
 // been started come along: pivot_root moves every process of the mount namespace.
-func buildRoot(dirs []wire.Dir) error {
-	const at = "/tmp"
+func buildRoot(spec wire.Spec) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make the mounts private: %w", err)
 	}
-	if err := unix.Mount("tmpfs", at, "tmpfs", mountFlags, "size=64k,nr_inodes=64,mode=0755"); err != nil {
+	if err := unix.Mount("tmpfs", newRoot, "tmpfs", mountFlags, "size=128k,nr_inodes=128,mode=0755"); err != nil {
 		return fmt.Errorf("mount the root: %w", err)
 	}
-	for _, d := range dirs {
-		if err := mountDir(filepath.Join(at, d.Path), d); err != nil {
+	for _, d := range spec.Dirs {
+		if err := mountDir(filepath.Join(newRoot, d.Path), d); err != nil {
 			return err
 		}
 	}
-	if err := os.Chdir(at); err != nil {
+	if spec.System {
+		if err := buildSystem(spec.Origins); err != nil {
+			return err
+		}
+	}
+	if err := os.Chdir(newRoot); err != nil {
 		return err
 	}
 	if err := unix.PivotRoot(".", "."); err != nil {
@@ -39,10 +47,18 @@ func buildRoot(dirs []wire.Dir) error {
 	if err := os.Chdir("/"); err != nil {
 		return err
 	}
-	if err := readOnly("/"); err != nil {
+	if err := readOnly("/", mountFlags); err != nil {
 		return err
 	}
 	return unix.Sethostname([]byte("sandbox"))
+}
+
+// dirFlags are the mount flags of a directory of the Spec.
+func dirFlags(d wire.Dir) uintptr {
+	if d.Exec {
+		return mountFlags &^ unix.MS_NOEXEC
+	}
+	return mountFlags
 }
 
 func mountDir(at string, d wire.Dir) error {
@@ -50,7 +66,7 @@ func mountDir(at string, d wire.Dir) error {
 		return fmt.Errorf("make %s: %w", d.Path, err)
 	}
 	options := fmt.Sprintf("size=%d,nr_inodes=%d,mode=0700", d.Size, d.Inodes)
-	if err := unix.Mount("tmpfs", at, "tmpfs", mountFlags, options); err != nil {
+	if err := unix.Mount("tmpfs", at, "tmpfs", dirFlags(d), options); err != nil {
 		return fmt.Errorf("mount %s: %w", d.Path, err)
 	}
 	return nil
@@ -58,8 +74,8 @@ func mountDir(at string, d wire.Dir) error {
 
 // readOnly makes the tmpfs mounted at dir read-only, the file system and not only this mount of it. It fails with EBUSY while
 // a file is open for writing.
-func readOnly(dir string) error {
-	if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY|mountFlags, ""); err != nil {
+func readOnly(dir string, flags uintptr) error {
+	if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY|flags, ""); err != nil {
 		return fmt.Errorf("make %s read-only: %w", dir, err)
 	}
 	return nil

@@ -10,31 +10,31 @@ import (
 	"mayfly/internal/sandbox/wire"
 )
 
-// loadProfile installs a seccomp profile on all threads of this process, for good.
+// assembleProfile makes the filter of a seccomp profile for this process.
 //
 // Profiles are allow-lists. What is not on the list fails with EPERM, as does every call of a foreign architecture (int 0x80)
 // and every call of the x32 numbers, so that a library's optional call costs nothing; clone3, whose flags a filter cannot see,
 // fails with ENOSYS, and libraries fall back to clone. The calls of deadly, which no program of ours makes by accident, kill the
 // process with SIGSYS: that ends an attack at its first try, and the run's record says so.
-func loadProfile(name string) error {
+func assembleProfile(name string) ([]unix.SockFilter, error) {
 	rules, err := profile(name, os.Getpid())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	program, err := assemble(rules)
 	if err != nil {
-		return fmt.Errorf("seccomp profile %s: %w", name, err)
+		return nil, fmt.Errorf("seccomp profile %s: %w", name, err)
 	}
-	if err := loadFilter(program); err != nil {
-		return fmt.Errorf("seccomp profile %s: %w", name, err)
-	}
-	return nil
+	return program, nil
 }
 
 // profile are the rules of that name for a process with the given pid, the only one that it may signal. Calls with conditions
 // come first: the kernel remembers which calls are allowed whatever their arguments are, and runs no filter for them.
 func profile(name string, pid int) ([]rule, error) {
-	rules := commonConditions(uint64(pid))
+	if name == wire.ProfileNative {
+		return nativeProfile(), nil
+	}
+	rules := append(commonConditions(), confinedConditions(uint64(pid))...)
 	always, kill := common(), deadly()
 	switch name {
 	case wire.ProfileWorker:
@@ -45,14 +45,18 @@ func profile(name string, pid int) ([]rule, error) {
 	default:
 		return nil, fmt.Errorf("no seccomp profile %q", name)
 	}
-	for _, n := range always {
-		rules = append(rules, rule{number: n, action: actionAllow})
-	}
+	rules = append(rules, each(actionAllow, always)...)
 	rules = append(rules, rule{number: unix.SYS_CLONE3, action: actionNoSys})
-	for _, n := range kill {
-		rules = append(rules, rule{number: n, action: actionKill})
+	return append(rules, each(actionKill, kill)...), nil
+}
+
+// each makes one rule without conditions for each call.
+func each(action uint32, numbers []uint32) []rule {
+	var rules []rule
+	for _, n := range numbers {
+		rules = append(rules, rule{number: n, action: action})
 	}
-	return rules, nil
+	return rules
 }
 
 // common are the calls of the Go runtime, of musl and Rust's standard library, and of SQLite on files, that are allowed whatever
@@ -101,17 +105,12 @@ const (
 )
 
 // commonConditions are calls that are allowed with some arguments only.
-func commonConditions(pid uint64) []rule {
+func commonConditions() []rule {
 	rules := []rule{
 		allow(unix.SYS_FUTEX, none(1, ^uint64(futexWaitWake|futexPrivate|futexRealtime))),
 		allow(unix.SYS_FUTEX, equal(1, futexWaitBitset|futexPrivate)),
 		allow(unix.SYS_FUTEX, equal(1, futexWaitBitset|futexPrivate|futexRealtime)),
 		allow(unix.SYS_FUTEX, equal(1, futexWakeBitset|futexPrivate)),
-		allow(unix.SYS_MMAP, none(2, unix.PROT_EXEC), none(3, unix.MAP_HUGETLB)), // huge pages are in no memory limit
-		allow(unix.SYS_MPROTECT, none(2, unix.PROT_EXEC)),
-		allow(unix.SYS_CLONE, has(0, unix.CLONE_THREAD), none(0, namespaceFlags|unix.CLONE_PTRACE|unix.CLONE_UNTRACED)),
-		allow(unix.SYS_TGKILL, equal(0, pid)),
-		allow(unix.SYS_PRLIMIT64, equal(0, 0), equal(2, 0)), // read its own limits
 		allow(unix.SYS_PRCTL, equal(0, unix.PR_SET_NAME)),
 		allow(unix.SYS_PRCTL, equal(0, unix.PR_SET_VMA)), // Go names its memory
 		allow(unix.SYS_FCHOWN, equal(1, UID)),            // SQLite gives its journal the database's owner
@@ -126,6 +125,17 @@ func commonConditions(pid uint64) []rule {
 		rules = append(rules, allow(unix.SYS_FCNTL, equal(1, cmd)))
 	}
 	return append(rules, conditionsArch()...)
+}
+
+// confinedConditions hold for programs that are one process of memory that cannot be executed.
+func confinedConditions(pid uint64) []rule {
+	return []rule{
+		allow(unix.SYS_MMAP, none(2, unix.PROT_EXEC), none(3, unix.MAP_HUGETLB)), // huge pages are in no memory limit
+		allow(unix.SYS_MPROTECT, none(2, unix.PROT_EXEC)),
+		allow(unix.SYS_CLONE, has(0, unix.CLONE_THREAD), none(0, namespaceFlags|unix.CLONE_PTRACE|unix.CLONE_UNTRACED)),
+		allow(unix.SYS_TGKILL, equal(0, pid)),
+		allow(unix.SYS_PRLIMIT64, equal(0, 0), equal(2, 0)), // read its own limits
+	}
 }
 
 // coreConditions are what deltachat-rpc-server needs beyond common: to be executed, once and by file descriptor (everything

@@ -18,3 +18,11 @@ func commonArch() []uint32 {
 func conditionsArch() []rule {
 	return []rule{allow(unix.SYS_ARCH_PRCTL, equal(0, 0x1002))}
 }
+
+// nativeArchCalls are the older forms of the calls of native.
+func nativeArchCalls() []uint32 {
+	return []uint32{
+		unix.SYS_FORK, unix.SYS_VFORK, unix.SYS_GETPGRP, unix.SYS_ALARM, unix.SYS_PAUSE, unix.SYS_SYMLINK, unix.SYS_LINK, unix.SYS_CHOWN,
+		unix.SYS_LCHOWN, unix.SYS_INOTIFY_INIT, unix.SYS_SIGNALFD,
+	}
+}

@@ -8,3 +8,5 @@ const nativeArch = unix.AUDIT_ARCH_AARCH64
 func commonArch() []uint32 { return []uint32{unix.SYS_FSTATAT} }
 
 func conditionsArch() []rule { return nil }
+
+func nativeArchCalls() []uint32 { return nil }

@@ -1,6 +1,7 @@
 package stage
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -80,7 +81,7 @@ func (s *server) request(q wire.Request) error {
 	case wire.OpSeal:
 		return s.answer(s.seal(q.Path))
 	case wire.OpStart:
-		return s.answer(s.start(q.Program))
+		return s.answer(s.start(q.Program, q.Env))
 	case wire.OpKill:
 		return s.answer(s.killAll())
 	}
@@ -174,14 +175,16 @@ func (s *server) dir(path string) (*wire.Dir, error) {
 }
 
 func (s *server) seal(path string) error {
-	if _, err := s.dir(path); err != nil {
+	d, err := s.dir(path)
+	if err != nil {
 		return err
 	}
-	return readOnly(path)
+	return readOnly(path, dirFlags(*d))
 }
 
-// start gives a launcher the word. Before the first one, what programs may not write is sealed.
-func (s *server) start(name string) error {
+// start gives a launcher the word, with what is to be added to its environment. Before the first one, what programs may not write
+// is sealed.
+func (s *server) start(name string, env []string) error {
 	if err := s.sealOnce(); err != nil {
 		return err
 	}
@@ -192,7 +195,7 @@ func (s *server) start(name string) error {
 		if l.goPipe == nil {
 			return errors.New("it has been started before")
 		}
-		_, err := l.goPipe.Write([]byte{1})
+		err := json.NewEncoder(l.goPipe).Encode(env)
 		err = errors.Join(err, l.goPipe.Close())
 		l.goPipe = nil
 		return err
@@ -208,7 +211,7 @@ func (s *server) sealOnce() error {
 		if d.Writable {
 			continue
 		}
-		if err := readOnly(d.Path); err != nil {
+		if err := readOnly(d.Path, dirFlags(d)); err != nil {
 			return err
 		}
 	}

@@ -5,10 +5,11 @@
 //
 //  1. brings the loopback up and opens the listening sockets of the Spec,
 //  2. gives up, on the thread that forks, every way to capabilities: bounding and ambient set, securebits, no_new_privs,
-//  3. starts one launcher for each program, while /proc/self/exe can still be reached; a launcher confines itself (see Launch)
+//  3. starts one launcher for each program, while /proc/self/exe can still be reached; a launcher prepares itself (see Launch)
 //     and waits,
-//  4. builds the root: a tmpfs with the Spec's directories, each a tmpfs of its own, all of them noexec, nosuid and nodev;
-//     pivots into it, lets the host's tree go, and makes the root read-only,
+//  4. builds the root: a tmpfs with the Spec's directories, each a tmpfs of its own, all of them nosuid and nodev, and noexec
+//     where the Spec does not say otherwise; for a System Spec also the host's /usr and a little of /etc, /dev and /proc (see
+//     buildSystem); pivots into it, lets the host's tree go, and makes the root read-only,
 //  5. makes itself undumpable, keeps no capability but the one for sealing directories, and says hello,
 //  6. answers requests until the control socket closes, the wall clock is over, or it is killed. Its death is that of every
 //     process in the pid namespace.
@@ -82,7 +83,7 @@ func run(begun time.Time, stdin io.Reader) error {
 	if err != nil {
 		return err
 	}
-	sockets, err := openListeners(spec.Listen)
+	sockets, err := openListeners(spec)
 	if err != nil {
 		return missing("network namespace", err, "the kernel needs CONFIG_NET_NS, and the broker no RestrictAddressFamilies without AF_INET")
 	}
@@ -93,8 +94,9 @@ func run(begun time.Time, stdin io.Reader) error {
 	if err != nil {
 		return fmt.Errorf("start the launchers: %w", err)
 	}
-	if err := buildRoot(spec.Dirs); err != nil {
-		return missing("read-only root", err, "allow mounts to the broker's user namespaces (AppArmor, SystemCallFilter=@mount)")
+	if err := buildRoot(spec); err != nil {
+		return missing("read-only root", err, "allow mounts to the broker's user namespaces (AppArmor, SystemCallFilter=@mount; for programs "+
+			"of the system also a /proc that nothing hides: no ProtectKernelTunables, no ProcSubset)")
 	}
 	if err := shrink(); err != nil {
 		return missing("dropped capabilities", err, "build mayfly-sandbox with CGO_ENABLED=0, as make does: with cgo, Go cannot drop them on every thread")
@@ -115,15 +117,22 @@ func openControl() (*wire.Conn, error) {
 }
 
 // openListeners brings the loopback of our network namespace up and listens on its ports.
-func openListeners(ports []uint16) ([]*os.File, error) {
+func openListeners(spec wire.Spec) ([]*os.File, error) {
 	if err := loopbackUp(); err != nil {
 		return nil, fmt.Errorf("bring the loopback up: %w", err)
 	}
 	var files []*os.File
-	for _, port := range ports {
-		f, err := listen(port)
+	for _, port := range spec.Listen {
+		f, err := listen([4]byte{127, 0, 0, 1}, port)
 		if err != nil {
 			return nil, fmt.Errorf("listen at port %d: %w", port, err)
+		}
+		files = append(files, f)
+	}
+	for i, o := range spec.Origins {
+		f, err := listen(wire.OriginAddr(i), o.Port)
+		if err != nil {
+			return nil, fmt.Errorf("listen for %s at port %d: %w", o.Name, o.Port, err)
 		}
 		files = append(files, f)
 	}
@@ -137,7 +146,7 @@ const (
 	receiveBuffer = 128 << 10
 )
 
-func listen(port uint16) (*os.File, error) {
+func listen(addr [4]byte, port uint16) (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
@@ -145,7 +154,7 @@ func listen(port uint16) (*os.File, error) {
 	f := os.NewFile(uintptr(fd), "listener")
 	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer) // what is accepted inherits it
 	if err == nil {
-		err = unix.Bind(fd, &unix.SockaddrInet4{Port: int(port), Addr: [4]byte{127, 0, 0, 1}})
+		err = unix.Bind(fd, &unix.SockaddrInet4{Port: int(port), Addr: addr})
 	}
 	if err == nil {
 		err = unix.Listen(fd, backlog)

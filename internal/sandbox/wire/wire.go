@@ -12,7 +12,7 @@
 //
 // Daemon and stage, the control socket:
 //
-//	stage   H  JSON Hello, first; files: one listening TCP socket for each port of Spec.Listen, in order
+//	stage   H  JSON Hello, first; files: one listening TCP socket for each port of Spec.Listen and each of Spec.Origins, in order
 //	daemon  Q  JSON Request; after OpPut and OpPutFile a stream follows
 //	stage   A  JSON Answer, one for each request, in order; after a good OpGet and OpCollect a stream follows
 //	stage   X  JSON Exited, at any time, once for each program
@@ -55,7 +55,11 @@ const (
 const (
 	ProfileWorker = "worker" // files below its directories, no sockets at all
 	ProfileCore   = "core"   // and TCP by IPv4
+	ProfileNative = "native" // processes, executable memory, IP and unix sockets: for programs with a Path
 )
+
+// SystemRoot is where a Spec with System has the host's programs and libraries, read-only.
+const SystemRoot = "/usr"
 
 // Spec describes a run. Durations are nanoseconds in JSON.
 type Spec struct {
@@ -65,23 +69,38 @@ type Spec struct {
 	Wall     time.Duration `json:"wall"`
 	CPU      time.Duration `json:"cpu"` // 0: no bound
 	Dirs     []Dir         `json:"dirs"`
-	Listen   []uint16      `json:"listen"`
+	Listen   []uint16      `json:"listen"`            // ports on 127.0.0.1
+	Origins  []Origin      `json:"origins,omitempty"` // names, in a System Spec
 	Programs []Program     `json:"programs"`
+	System   bool          `json:"system,omitempty"`   // the root has the host's /usr, read-only, and what its programs need of /etc, /dev and /proc
+	Landlock bool          `json:"landlock,omitempty"` // without Landlock nothing runs; else it is put up where the kernel has it
 }
 
 // Dir is a tmpfs of its own in the sandbox's root.
 type Dir struct {
-	Path     string `json:"path"`     // absolute, one component
-	Size     int64  `json:"size"`     // bytes
-	Inodes   int    `json:"inodes"`   // files and directories
-	Writable bool   `json:"writable"` // for programs; the others are sealed before the first program starts
+	Path     string `json:"path"`           // absolute, one component
+	Size     int64  `json:"size"`           // bytes
+	Inodes   int    `json:"inodes"`         // files and directories
+	Writable bool   `json:"writable"`       // for programs; the others are sealed before the first program starts
+	Exec     bool   `json:"exec,omitempty"` // what lies in it may be executed; not together with Writable
 }
+
+// Origin is a name in the sandbox's /etc/hosts that stands for an address of its own on the loopback, see OriginAddr. Port is
+// listened at there.
+type Origin struct {
+	Name string `json:"name"` // in lower case, as in RFC 1123
+	Port uint16 `json:"port"`
+}
+
+// OriginAddr is the IPv4 address of the i-th origin of a Spec, counted from 0.
+func OriginAddr(i int) [4]byte { return [4]byte{127, 1, 0, byte(i + 1)} }
 
 // Program is one that can be started in the run.
 type Program struct {
 	Name    string   `json:"name"`
-	Builtin string   `json:"builtin"` // a program of mayfly-sandbox itself; empty when Binary is set
-	Binary  bool     `json:"binary"`  // a static executable comes along as a file
+	Builtin string   `json:"builtin"`        // a program of mayfly-sandbox itself; empty when Binary is set
+	Binary  bool     `json:"binary"`         // a static executable comes along as a file
+	Path    string   `json:"path,omitempty"` // an executable of the sandbox, in SystemRoot or a Dir with Exec: run by bubblewrap, in a System Spec
 	Profile string   `json:"profile"`
 	Args    []string `json:"args"` // without the program's own name
 	Env     []string `json:"env"`
@@ -169,10 +188,23 @@ func (s *Spec) checkDirs() error {
 			return fmt.Errorf("%w: directory %s: size %d: want 4096 to %d bytes", ErrSpec, d.Path, d.Size, int64(MaxDirBytes))
 		case d.Inodes < 2 || d.Inodes > MaxInodes:
 			return fmt.Errorf("%w: directory %s: %d inodes: want 2 to %d", ErrSpec, d.Path, d.Inodes, MaxInodes)
+		case d.Exec && d.Writable:
+			return fmt.Errorf("%w: directory %s: what can be written cannot be executed", ErrSpec, d.Path)
+		case s.System && isSystemDir(d.Path):
+			return fmt.Errorf("%w: directory %s belongs to the system's root", ErrSpec, d.Path)
 		}
 		seen[d.Path] = true
 	}
 	return nil
+}
+
+// isSystemDir reports whether a System root has a directory or link of its own at path.
+func isSystemDir(path string) bool {
+	switch path {
+	case SystemRoot, "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/dev", "/proc":
+		return true
+	}
+	return false
 }
 
 func (s *Spec) checkListen() error {
@@ -185,6 +217,18 @@ func (s *Spec) checkListen() error {
 			return fmt.Errorf("%w: port %d is 0 or there twice", ErrSpec, p)
 		}
 		seen[p] = true
+	}
+	return s.checkOrigins()
+}
+
+func (s *Spec) checkOrigins() error {
+	if len(s.Origins) > MaxListen || len(s.Origins) > 0 && !s.System {
+		return fmt.Errorf("%w: %d origins: at most %d, and only in a system root", ErrSpec, len(s.Origins), MaxListen)
+	}
+	for _, o := range s.Origins {
+		if !isName(o.Name, 253, ".-") || o.Port == 0 {
+			return fmt.Errorf("%w: origin %q at port %d: want a name of a-z, 0-9, dots and dashes, and a port", ErrSpec, o.Name, o.Port)
+		}
 	}
 	return nil
 }
@@ -207,12 +251,14 @@ func (s *Spec) checkProgram(p Program) error {
 	switch {
 	case !isName(p.Name, 40, "-"):
 		return fmt.Errorf("%w: program name %q: want 1 to 40 of a-z, 0-9 and -", ErrSpec, p.Name)
-	case p.Binary == (p.Builtin != ""):
-		return fmt.Errorf("%w: program %s: want either a builtin or a binary", ErrSpec, p.Name)
+	case p.kinds() != 1:
+		return fmt.Errorf("%w: program %s: want one of builtin, binary and path", ErrSpec, p.Name)
 	case p.Builtin != "" && !isName(p.Builtin, 40, "-"):
 		return fmt.Errorf("%w: program %s: builtin %q", ErrSpec, p.Name, p.Builtin)
-	case p.Profile != ProfileWorker && p.Profile != ProfileCore:
-		return fmt.Errorf("%w: program %s: profile %q: want %s or %s", ErrSpec, p.Name, p.Profile, ProfileWorker, ProfileCore)
+	case p.Path != "" && !s.executable(p.Path):
+		return fmt.Errorf("%w: program %s: path %q lies neither in %s of a system root nor in a directory with exec", ErrSpec, p.Name, p.Path, SystemRoot)
+	case p.Path != "" && p.Profile != ProfileNative, p.Path == "" && p.Profile != ProfileWorker && p.Profile != ProfileCore:
+		return fmt.Errorf("%w: program %s: profile %q: want %s, %s, or for a path %s", ErrSpec, p.Name, p.Profile, ProfileWorker, ProfileCore, ProfileNative)
 	case len(p.Args) > MaxArgs || len(p.Env) > MaxArgs:
 		return fmt.Errorf("%w: program %s: more than %d arguments or variables", ErrSpec, p.Name, MaxArgs)
 	case p.Dir != "" && p.Dir != "/" && !s.Inside(p.Dir):
@@ -224,6 +270,34 @@ func (s *Spec) checkProgram(p Program) error {
 		}
 	}
 	return nil
+}
+
+// kinds counts the ways in which the program is named: one is right.
+func (p *Program) kinds() int {
+	n := 0
+	for _, named := range []bool{p.Builtin != "", p.Binary, p.Path != ""} {
+		if named {
+			n++
+		}
+	}
+	return n
+}
+
+// executable reports whether a program may have the path.
+func (s *Spec) executable(p string) bool {
+	if !s.System || path.Clean(p) != p || strings.ContainsRune(p, 0) {
+		return false
+	}
+	if strings.HasPrefix(p, SystemRoot+"/") {
+		return true
+	}
+	dir, _ := Split(p)
+	for _, d := range s.Dirs {
+		if d.Path == dir && d.Exec {
+			return p != dir
+		}
+	}
+	return false
 }
 
 // Inside reports whether p is one of the directories or lies beneath one, and is clean.
@@ -255,17 +329,18 @@ const (
 	OpPutFile Op = "put-file" // Path, Size; the stream is the file
 	OpGet     Op = "get"      // Path, Size: the most bytes to give
 	OpSeal    Op = "seal"     // Path: a directory of the Spec
-	OpStart   Op = "start"    // Program
+	OpStart   Op = "start"    // Program, Env
 	OpKill    Op = "kill"     // every program; answered when they are dead
 	OpCollect Op = "collect"  // Path: a directory of the Spec; kills every program first
 )
 
 // Request is one of the daemon's.
 type Request struct {
-	Op      Op     `json:"op"`
-	Path    string `json:"path,omitempty"`
-	Size    int64  `json:"size,omitempty"`
-	Program string `json:"program,omitempty"`
+	Op      Op       `json:"op"`
+	Path    string   `json:"path,omitempty"`
+	Size    int64    `json:"size,omitempty"`
+	Program string   `json:"program,omitempty"`
+	Env     []string `json:"env,omitempty"` // OpStart: added to the program's
 }
 
 // Code classes an Answer.

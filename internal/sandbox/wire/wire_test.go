@@ -10,6 +10,25 @@ import (
 	"time"
 )
 
+// TestPathsOfPrograms holds which executables a System Spec may name.
+func TestPathsOfPrograms(t *testing.T) {
+	for path, good := range map[string]bool{
+		"/usr/bin/python3": true, "/bundle/bot": true, "/bundle/bin/bot": true,
+		"/usr": false, "/bundle": false, "/usr/../etc/x": false, "/storage/bot": false, "/bin/sh": false, "usr/bin/sh": false, "/usr/bin/\x00": false,
+	} {
+		s := Spec{Name: "x", Memory: 64 << 20, Pids: 64, Wall: time.Second, System: true,
+			Dirs:     []Dir{{Path: "/bundle", Size: 1 << 20, Inodes: 10, Exec: true}, {Path: "/storage", Size: 1 << 20, Inodes: 10, Writable: true}},
+			Programs: []Program{{Name: "main", Path: path, Profile: ProfileNative}}}
+		if err := s.Check(); (err == nil) != good {
+			t.Errorf("%q: %v", path, err)
+		}
+		s.Programs[0].Profile = ProfileCore
+		if err := s.Check(); err == nil {
+			t.Errorf("%q runs under the profile core", path)
+		}
+	}
+}
+
 func goodSpec() Spec {
 	return Spec{
 		Name: "bot-1", Memory: 64 << 20, Pids: 64, Wall: time.Second,
@@ -51,10 +70,15 @@ func TestCheckBoundsEveryField(t *testing.T) {
 		"9 programs":       func(s *Spec) { s.Programs = make([]Program, 9) },
 		"\"core\" twice":   func(s *Spec) { s.Programs[1].Name = "core" },
 		"program name":     func(s *Spec) { s.Programs[0].Name = "a b" },
-		"either a builtin": func(s *Spec) { s.Programs[0].Builtin = "worker" },
+		"one of builtin":   func(s *Spec) { s.Programs[0].Builtin = "worker" },
 		"profile \"root\"": func(s *Spec) { s.Programs[0].Profile = "root" },
 		"none of the":      func(s *Spec) { s.Programs[0].Dir = "/account/../.." },
 		"NUL":              func(s *Spec) { s.Programs[0].Env = []string{"A=\x00"} },
+		"neither in /usr":  func(s *Spec) { s.Programs[1] = Program{Name: "x", Path: "/usr/bin/sh", Profile: ProfileNative} },
+		"cannot be exec":   func(s *Spec) { s.Dirs[0].Exec = true },
+		"system's root":    func(s *Spec) { s.System, s.Dirs[0].Path, s.Programs[0].Dir = true, "/etc", "" },
+		"1 origins":        func(s *Spec) { s.Origins = []Origin{{"api.example.org", 443}} },
+		"origin \"a b\"":   func(s *Spec) { s.System, s.Origins = true, []Origin{{"a b", 443}} },
 		"257 arguments":    func(s *Spec) { s.Programs[0].Args = make([]string, 257) },
 	}
 	for want, spoil := range tests {

@@ -1,0 +1,83 @@
+package sandbox
+
+import (
+	"io"
+	"strings"
+	"testing"
+	"time"
+)
+
+// nativeSpec is a sandbox in which one program of the host's runs, as a bot's does.
+func nativeSpec(path string, args ...string) Spec {
+	return Spec{
+		Name: "native", Memory: 128 << 20, Pids: 64, Wall: 20 * time.Second, System: true,
+		Dirs: []Dir{
+			{Path: "/bundle", Size: 8 << 20, Inodes: 100, Exec: true},
+			{Path: "/storage", Size: 1 << 20, Inodes: 100, Writable: true},
+			{Path: "/tmp", Size: 1 << 20, Inodes: 100, Writable: true},
+		},
+		Programs: []Program{{Name: "main", Path: path, Profile: ProfileNative, Args: args, Dir: "/bundle",
+			Env: []string{"PATH=/usr/bin:/bin", "HOME=/storage", "TMPDIR=/tmp"}}},
+	}
+}
+
+// nativeRun is what became of a native program.
+type nativeRun struct {
+	stdout, stderr string
+	exit           Exit
+	result         Result
+}
+
+func runNative(t testing.TB, spec Spec, stdin string, env ...string) nativeRun {
+	t.Helper()
+	s := open(t, spec)
+	if err := s.Start("main", env...); err != nil {
+		t.Fatal(err)
+	}
+	return endNative(t, s, stdin)
+}
+
+func endNative(t testing.TB, s *Sandbox, stdin string) (run nativeRun) {
+	t.Helper()
+	p := s.Program("main")
+	go func() {
+		io.WriteString(p.Stdin, stdin)
+		p.Stdin.Close()
+	}()
+	errs := make(chan string)
+	go func() {
+		b, _ := io.ReadAll(p.Stderr)
+		errs <- string(b)
+	}()
+	out, _ := io.ReadAll(p.Stdout)
+	run.stdout, run.stderr = string(out), <-errs
+	var err error
+	if run.exit, err = s.Wait(t.Context(), "main"); err != nil {
+		t.Log(err)
+	}
+	if run.result, err = s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return run
+}
+
+func TestNativePrograms(t *testing.T) {
+	for _, test := range []struct {
+		name, path string
+		args       []string
+		want       string
+	}{
+		{"sh", "/usr/bin/sh", []string{"-c", "read line; echo $line $EXTRA $HOME; id -u; pwd; cat /etc/passwd"}, "hello more /storage\n65534\n/bundle\nnobody:"},
+		{"python3", "/usr/bin/python3", []string{"-c", "import os,sys,subprocess,json,ssl,sqlite3,ctypes; print(sys.stdin.read(), os.environ['EXTRA'], subprocess.check_output(['uname']).decode())"}, "hello\n more Linux"},
+		{"node", "/usr/bin/node", []string{"-e", "console.log(require('fs').readFileSync(0,'utf8'), process.env.EXTRA, require('child_process').execSync('uname')+'')"}, "hello\n more Linux"},
+		{"perl", "/usr/bin/perl", []string{"-e", "print <STDIN>, $ENV{EXTRA}"}, "hello\nmore"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			run := runNative(t, nativeSpec(test.path, test.args...), "hello\n", "EXTRA=more")
+			if !strings.HasPrefix(run.stdout, test.want) || run.exit != (Exit{}) {
+				t.Errorf("%+v, want %q", run, test.want)
+			}
+			t.Logf("%+v", run)
+		})
+	}
+}
