@@ -59,12 +59,18 @@ type Generation int64
 // Runtime says what runs the bot's code.
 type Runtime string
 
-// The runtimes that a manifest may name. So far only RuntimeJS can be installed.
+// The runtimes that a manifest may name.
 const (
-	RuntimeJS     Runtime = "js"
-	RuntimeWASM   Runtime = "wasm"
-	RuntimeNative Runtime = "native"
+	RuntimeJS     Runtime = "js"     // a script on QuickJS
+	RuntimeWASM   Runtime = "wasm"   // a WASI preview 1 module
+	RuntimeNative Runtime = "native" // a program of the host's, such as python3, or of the bundle
 )
+
+// Mode says how a program that is no script of RuntimeJS is spoken to.
+type Mode string
+
+// ModePipe hands the program one message on stdin and takes what it prints as the reply.
+const ModePipe Mode = "pipe"
 
 // Manifest is a checked bot.toml. Its format is described in package bundle.
 type Manifest struct {
@@ -76,7 +82,9 @@ type Manifest struct {
 	Contact       string // how to reach the author: invite link, mailto: or address
 	Icon          string // path in the bundle, or empty
 	Runtime       Runtime
-	Main          string // path in the bundle
+	Main          string   // path in the bundle, of js and wasm
+	Command       []string // of native: an interpreter of the operator's list or a path in the bundle, and its arguments
+	Mode          Mode     // of wasm and native
 	Limits        Limits
 	PerUser       PerUser
 	GroupPrivacy  bool // in groups only commands, mentions and answers to the bot wake it
@@ -148,9 +156,11 @@ type RunRecord struct {
 	ExitSig   int           `json:"exitsig,omitempty"`
 	CPU       time.Duration `json:"time"`
 	Wall      time.Duration `json:"time-wall"`
-	Memory    int64         `json:"cg-mem"` // peak bytes of the cgroup
+	Memory    int64         `json:"cg-mem"`            // peak bytes of the cgroup
+	MaxRSS    int64         `json:"max-rss,omitempty"` // peak bytes of the program's largest process
 	OOMKilled bool          `json:"cg-oom-killed,omitempty"`
 	Message   string        `json:"message,omitempty"` // for the author
+	Kept      string        `json:"kept,omitempty"`    // what of the bot's folder was kept, in words
 	Log       string        `json:"log,omitempty"`     // what the bot wrote, bounded
 
 	CoreCPU    time.Duration `json:"core-time"`

@@ -24,8 +24,11 @@
 //	source_code_url = "https://…"     http or https
 //	contact = "…"                     required; how to reach the author: an invite link of i.delta.chat, mailto:address, or an address
 //	icon = "icon.png"                 a PNG or JPEG of the bundle
-//	runtime = "js"                    required; js. wasm and native are known, and refused as not supported yet
-//	main = "main.js"                  required; a .js or .mjs file of the bundle
+//	runtime = "js"                    required; js, wasm or native
+//	main = "main.js"                  js, wasm: required; a .js or .mjs, or a .wasm file of the bundle
+//	command = ["python3", "bot.py"]   native: required; an interpreter of the operator's list, or a file of the bundle, and arguments;
+//	                                  it runs in the bundle's folder
+//	mode = "pipe"                     wasm, native: a message on stdin, the reply on stdout (default)
 //
 //	[limits]                          may lower the operator's limits, never raise them; what is left out is the operator's
 //	memory = "128MB"                  of one run
@@ -45,8 +48,7 @@
 //
 // Known, checked, and then refused because this host does not support them yet:
 //
-//	command = ["python3", "bot.py"]   runtime native
-//	mode = "resident"                 or "pipe" or "mail"
+//	mode = "resident"                 or "mail"
 //	replies = "at once"
 //	[[schedule]]
 //	cron = "0 * * * *"
@@ -152,6 +154,13 @@ type Ceilings struct {
 	File    int64         // bytes of one file
 	Total   int64         // bytes of all files
 	PerUser bot.PerUser
+
+	Interpreters []string // the programs of the host that a native bot may name; none: there are no native bots
+}
+
+// DefaultInterpreters are those that a host lets native bots use, where it has them.
+func DefaultInterpreters() []string {
+	return []string{"python3", "node", "sh", "perl", "lua", "qjs", "llrt"}
 }
 
 // DefaultCeilings are those of a host whose operator has set none.
@@ -159,8 +168,8 @@ func DefaultCeilings() Ceilings {
 	return Ceilings{
 		Memory: 128e6,
 		Wall:   30 * time.Second,
-		Files:  500,
-		File:   10e6,
+		Files:  2000,
+		File:   20e6,
 		Total:  20e6,
 		PerUser: bot.PerUser{
 			MailsPerHour:   60,
@@ -168,6 +177,7 @@ func DefaultCeilings() Ceilings {
 			SecondsPerHour: 60,
 			BytesPerHour:   60e6,
 		},
+		Interpreters: DefaultInterpreters(),
 	}
 }
 

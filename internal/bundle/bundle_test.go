@@ -194,6 +194,35 @@ func TestBadManifests(t *testing.T) {
 	}
 }
 
+// Manifests of the runtimes that have no script.
+func TestRuntimes(t *testing.T) {
+	head := "name = \"Dice\"\nversion = \"1\"\ncontact = \"author@example.org\"\n"
+	for _, test := range []struct {
+		body    string
+		command []string
+		mode    bot.Mode
+	}{
+		{"runtime = \"native\"\ncommand = [\"python3\", \"-u\", \"main.js\"]", []string{"python3", "-u", "main.js"}, bot.ModePipe},
+		{"runtime = \"native\"\ncommand = [\"main.js\"]\nmode = \"pipe\"", []string{"main.js"}, bot.ModePipe},
+		{"runtime = \"native\"\ncommand = [\"./main.js\"]", []string{"./main.js"}, bot.ModePipe},
+		{"runtime = \"wasm\"\nmain = \"main.wasm\"", nil, bot.ModePipe},
+	} {
+		b, err := FromFiles(with(head+test.body, File{"main.wasm", nil}), DefaultCeilings())
+		if err != nil {
+			t.Errorf("%s: %v", test.body, err)
+			continue
+		}
+		if !slices.Equal(b.Manifest.Command, test.command) || b.Manifest.Mode != test.mode {
+			t.Errorf("%s: %+v", test.body, b.Manifest)
+		}
+	}
+	none := DefaultCeilings()
+	none.Interpreters = nil
+	if _, err := FromFiles(with(head+"runtime = \"native\"\ncommand = [\"sh\"]"), none); !strings.Contains(report(err), "no native bots") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestContacts(t *testing.T) {
 	for contact, usable := range map[string]bool{
 		"author@example.org":                     true,
@@ -419,8 +448,8 @@ func TestManyEntries(t *testing.T) {
 			}
 		}
 	}
-	const want = "bundle: more than 500 files, the operator's ceiling: leave out what the bot does not need at run time"
-	for _, n := range []int{501, zipEntries + 1} {
+	const want = "bundle: more than 2000 files, the operator's ceiling: leave out what the bot does not need at run time"
+	for _, n := range []int{2001, zipEntries + 1} {
 		if _, err := FromZip(zipOf(names(n)), DefaultCeilings()); report(err) != want {
 			t.Errorf("%d entries: %q", n, report(err))
 		}

@@ -47,6 +47,8 @@ func parseManifest(data []byte, has func(path string) bool, c Ceilings) (bot.Man
 	m.Icon = root.icon(has)
 	m.Runtime = root.runtime()
 	m.Main = root.main(m.Runtime, has)
+	m.Command = root.command(m.Runtime, has, c)
+	m.Mode = root.mode(m.Runtime)
 	m.Limits, m.PerUser = root.limits(c)
 	m.GroupPrivacy = root.groupPrivacy()
 	m.Commands = root.commands()
@@ -123,32 +125,100 @@ func (t *table) icon(has func(string) bool) string {
 
 func (t *table) runtime() bot.Runtime {
 	v, ok := t.required("runtime", `runtime = "js"`)
-	switch r := bot.Runtime(v); {
-	case !ok, r == bot.RuntimeJS:
-	case r == bot.RuntimeWASM, r == bot.RuntimeNative:
-		t.notSupported("runtime", fmt.Sprintf("runtime %q", v), `write runtime = "js"`)
-	default:
-		t.fault("runtime", fmt.Sprintf("runtime %q is unknown", printable(v)), `write runtime = "js"`)
+	r := bot.Runtime(v)
+	if ok && r != bot.RuntimeJS && r != bot.RuntimeWASM && r != bot.RuntimeNative {
+		t.fault("runtime", fmt.Sprintf("runtime %q is unknown", printable(v)), `write runtime = "js", "wasm" or "native"`)
 	}
-	return bot.Runtime(v)
+	return r
 }
 
-// main is not required of a native bot, which has a command.
+// main is the script or module. A native bot has a command instead.
 func (t *table) main(r bot.Runtime, has func(string) bool) string {
-	const fix = `main = "main.js"`
 	if r == bot.RuntimeNative {
-		v, _ := t.str("main", fix)
-		return v
+		if t.has("main") {
+			t.fault("main", `a native bot has no "main"`, `write command = ["python3", "bot.py"]`)
+		}
+		return ""
+	}
+	fix, ends := `main = "main.js"`, []string{".js", ".mjs"}
+	if r == bot.RuntimeWASM {
+		fix, ends = `main = "main.wasm"`, []string{".wasm"}
 	}
 	v, ok := t.required("main", fix)
 	switch {
 	case !ok:
-	case r == bot.RuntimeJS && path.Ext(v) != ".js" && path.Ext(v) != ".mjs":
-		t.fault("main", fmt.Sprintf("main %q is not a .js or .mjs file", printable(v)), "write "+fix)
+	case r != bot.RuntimeJS && r != bot.RuntimeWASM: // that is said already
+	case !slices.Contains(ends, path.Ext(v)):
+		t.fault("main", fmt.Sprintf("main %q is not a %s file", printable(v), strings.Join(ends, " or ")), "write "+fix)
 	case !has(v):
 		t.fault("main", fmt.Sprintf("main %q is not in the bundle", printable(v)), "add the file, or correct its path")
 	}
 	return v
+}
+
+// maxCommand bounds the words of a command together, in bytes.
+const maxCommand = 4000
+
+// command is that of a native bot: an interpreter that the operator allows, or a file of the bundle, and arguments.
+func (t *table) command(r bot.Runtime, has func(string) bool, c Ceilings) []string {
+	const fix = `command = ["python3", "bot.py"]`
+	there := t.has("command")
+	if r != bot.RuntimeNative {
+		if there {
+			t.fault("command", `"command" is for native bots only`, `write runtime = "native", or remove it`)
+		}
+		return nil
+	}
+	words := t.strs("command", fix)
+	switch {
+	case !there:
+		t.fault("command", `"command" is missing`, "write "+fix)
+		return nil
+	case len(words) == 0 || words[0] == "":
+		t.fault("command", `"command" is empty`, "write "+fix)
+		return nil
+	case len(strings.Join(words, "")) > maxCommand || strings.ContainsRune(strings.Join(words, ""), 0):
+		t.fault("command", fmt.Sprintf("\"command\" is longer than %d bytes or has a NUL", maxCommand), "write what is longer into a script")
+		return nil
+	}
+	if !strings.Contains(words[0], "/") && !has(words[0]) {
+		t.interpreter(words[0], c)
+		return words
+	}
+	if file := path.Clean(words[0]); strings.HasPrefix(words[0], "/") || !has(file) {
+		t.fault("command", fmt.Sprintf("%q is not in the bundle", printable(words[0])), "name an interpreter without a path, or a file of the bundle: "+fix)
+	}
+	return words
+}
+
+func (t *table) interpreter(name string, c Ceilings) {
+	if slices.Contains(c.Interpreters, name) {
+		return
+	}
+	if len(c.Interpreters) == 0 {
+		t.fault("command", "the operator allows no native bots", `write the bot in JavaScript: runtime = "js"`)
+		return
+	}
+	t.fault("command", fmt.Sprintf("%q is neither in the bundle nor one of this host's interpreters", printable(name)),
+		"choose one of "+strings.Join(c.Interpreters, ", "))
+}
+
+// mode says how a program that is no script is spoken to.
+func (t *table) mode(r bot.Runtime) bot.Mode {
+	v, ok := t.str("mode", `mode = "pipe"`)
+	switch {
+	case r == bot.RuntimeJS:
+		if ok {
+			t.fault("mode", `"mode" is not for scripts, which have handlers`, "remove it")
+		}
+		return ""
+	case !ok || v == string(bot.ModePipe):
+	case v == "resident" || v == "mail":
+		t.notSupported("mode", fmt.Sprintf("mode %q", v), `write mode = "pipe"`)
+	default:
+		t.fault("mode", fmt.Sprintf("mode %q is unknown", printable(v)), `write mode = "pipe"`)
+	}
+	return bot.ModePipe
 }
 
 // What a run needs at least.
@@ -231,11 +301,6 @@ func (t *table) commandName() string {
 // notYet reads what later versions of this host will do: the types are checked, and then each is refused, so that nothing
 // that an author asked for is silently ignored.
 func (t *table) notYet() {
-	if t.has("command") {
-		t.strs("command", `command = ["python3", "bot.py"]`)
-		t.notSupported("command", `"command"`, "remove it")
-	}
-	t.oneOf("mode", "resident", "pipe", "mail")
 	t.oneOf("replies", "at once")
 	if t.has("schedule") {
 		for _, entry := range t.subs("schedule") {

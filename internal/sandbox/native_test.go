@@ -81,3 +81,23 @@ func TestNativePrograms(t *testing.T) {
 		})
 	}
 }
+
+func BenchmarkNative(b *testing.B) {
+	for _, test := range []struct{ name, path, script string }{
+		{"true", "/usr/bin/true", ""}, {"sh", "/usr/bin/sh", "true"}, {"python3", "/usr/bin/python3", "pass"},
+	} {
+		b.Run(test.name, func(b *testing.B) {
+			for b.Loop() {
+				spec := nativeSpec(test.path, "-c", test.script)
+				s := open(b, spec)
+				if err := s.Start("main"); err != nil {
+					b.Fatal(err)
+				}
+				if exit, err := s.Wait(b.Context(), "main"); err != nil || exit != (Exit{}) {
+					b.Fatal(exit, err)
+				}
+				s.Close()
+			}
+		})
+	}
+}
