@@ -114,7 +114,7 @@ func checkSandbox(ctx context.Context, cfg config) []sandbox.Wall {
 	if err != nil {
 		return []sandbox.Wall{{Name: "broker", Required: true, Why: err.Error(), Mend: "set sandbox in the configuration to the path of mayfly-sandbox; see docs/SECURITY.md for what it needs of the kernel"}}
 	}
-	walls := sandbox.Check(ctx, broker.Client())
+	walls := sandbox.Check(ctx, broker.Client(), cfg.Bots.walls())
 	if err := broker.Close(); err != nil {
 		walls = append(walls, sandbox.Wall{Name: "clean end", Required: true, Why: err.Error(), Mend: "look for processes and cgroups named mayfly and remove them"})
 	}

@@ -19,6 +19,7 @@ import (
 	"mayfly/internal/bot"
 	"mayfly/internal/bundle"
 	"mayfly/internal/install"
+	"mayfly/internal/sandbox"
 )
 
 // config is the operator's file. docs/mayfly.toml documents every key and holds the defaults.
@@ -30,6 +31,7 @@ type config struct {
 	Sessions    int           `toml:"sessions"`
 	Relay       relayConfig   `toml:"relay"`
 	Install     installConfig `toml:"install"`
+	Bots        botsConfig    `toml:"bots"`
 	Log         logConfig     `toml:"log"`
 }
 
@@ -54,6 +56,13 @@ type installConfig struct {
 	Disk            string   `toml:"disk"`
 }
 
+type botsConfig struct {
+	Memory       string   `toml:"memory"`
+	Wall         string   `toml:"wall"`
+	Interpreters []string `toml:"interpreters"`
+	Landlock     string   `toml:"landlock"`
+}
+
 type logConfig struct {
 	Level  string `toml:"level"`
 	Format string `toml:"format"`
@@ -72,6 +81,7 @@ func defaultConfig() config {
 			Poll: "15m",
 		},
 		Install: installConfig{Who: install.Everyone, Listed: []string{}, InstallsPerHour: 60, Bots: 1000, Disk: "5GB"},
+		Bots:    botsConfig{Memory: "128MB", Wall: "30s", Interpreters: bundle.DefaultInterpreters(), Landlock: landlockIfThere},
 		Log:     logConfig{Level: "info", Format: "text"},
 	}
 }
@@ -147,6 +157,9 @@ func (c config) validate() error {
 	if _, err := c.Install.rules(); err != nil {
 		errs = append(errs, err)
 	}
+	if _, err := c.Bots.ceilings(); err != nil {
+		errs = append(errs, err)
+	}
 	if _, err := c.Log.level(); err != nil {
 		wrong("log.level = %q: want debug, info, warn or error", c.Log.Level)
 	}
@@ -184,6 +197,67 @@ func (i installConfig) rules() (install.Rules, error) {
 		wrong("disk = %q: %w", i.Disk, err)
 	}
 	return r, errors.Join(errs...)
+}
+
+// The values of bots.landlock.
+const (
+	landlockIfThere  = "if-there"
+	landlockRequired = "required"
+)
+
+// interpreterPath is where the host's programs are looked for: what lies elsewhere is not in a sandbox.
+const interpreterPath = "/usr/local/bin:/usr/bin"
+
+// ceilings are what bundles may be and ask for on this host; the error has all that is wrong with the keys.
+func (b botsConfig) ceilings() (bundle.Ceilings, error) {
+	var errs []error
+	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf("  bots."+format, args...)) }
+	c := bundle.DefaultCeilings()
+	var err error
+	if c.Memory, err = bundle.ParseSize(b.Memory); err != nil || c.Memory < 32e6 || c.Memory > 1<<30 {
+		wrong("memory = %q: want 32MB to 1GB", b.Memory)
+	}
+	if c.Wall, err = time.ParseDuration(b.Wall); err != nil || c.Wall < time.Second || c.Wall > time.Minute {
+		wrong("wall = %q: want 1s to 1m", b.Wall)
+	}
+	if b.Landlock != landlockIfThere && b.Landlock != landlockRequired {
+		wrong("landlock = %q: want %s or %s", b.Landlock, landlockIfThere, landlockRequired)
+	}
+	c.Interpreters = nil
+	for _, name := range b.Interpreters {
+		if name == "" || strings.ContainsAny(name, "/ \x00") {
+			wrong("interpreters: %q: want the name of a program in %s", name, interpreterPath)
+		} else if _, there := findInterpreter(name); there {
+			c.Interpreters = append(c.Interpreters, name)
+		}
+	}
+	return c, errors.Join(errs...)
+}
+
+// interpreters are the paths of those that this host has.
+func (b botsConfig) interpreters() map[string]string {
+	found := map[string]string{}
+	for _, name := range b.Interpreters {
+		if path, there := findInterpreter(name); there {
+			found[name] = path
+		}
+	}
+	return found
+}
+
+func findInterpreter(name string) (string, bool) {
+	for _, dir := range filepath.SplitList(interpreterPath) {
+		path := filepath.Join(dir, name)
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0 {
+			return path, true
+		}
+	}
+	return "", false
+}
+
+// walls is what the sandbox has to hold beyond what it always has to.
+func (b botsConfig) walls() sandbox.CheckOptions {
+	return sandbox.CheckOptions{Landlock: b.Landlock == landlockRequired, Native: len(b.interpreters()) > 0}
 }
 
 // wakeGroup is the gid of wake_group, or -1.

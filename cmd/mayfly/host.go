@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"debug/buildinfo"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -72,7 +73,7 @@ func (h *host) open(ctx context.Context, done func(session.Outcome)) error {
 	if h.broker, err = startBroker(ctx, h.cfg); err != nil {
 		return err
 	}
-	if err := require(append(sandbox.Check(ctx, h.broker.Client()), checkCore(ctx, h.cfg.Core))); err != nil {
+	if err := require(append(sandbox.Check(ctx, h.broker.Client(), h.cfg.Bots.walls()), checkCore(ctx, h.cfg.Core))); err != nil {
 		return err
 	}
 	h.submission = &outbox.SMTP{Addr: h.cfg.Relay.SMTP, TLS: outbox.TLSMode(h.cfg.Relay.SMTPSecurity), Credentials: h.credentials}
@@ -82,9 +83,18 @@ func (h *host) open(ctx context.Context, done func(session.Outcome)) error {
 	if err := h.outbox.Sweep(ctx); err != nil {
 		return fmt.Errorf("outbox: %w", err)
 	}
+	ceilings, err := h.cfg.Bots.ceilings()
+	if err != nil {
+		return err
+	}
+	engine, err := wasmEngine(h.cfg.Sandbox)
+	if err != nil {
+		return err
+	}
 	runner := session.New(session.Options{
 		Sandboxes: h.broker.Client(), Core: h.cfg.Core, Storage: h.store, Ledger: h.ledger, Outbox: h.outbox, Keys: h.keys,
-		Limits: session.DefaultLimits(), Log: h.log,
+		Limits: session.DefaultLimits(), Log: h.log, Interpreters: h.cfg.Bots.interpreters(), Landlock: h.cfg.Bots.Landlock == landlockRequired,
+		Engine: engine,
 	})
 	slots := dispatch.NewSlots(h.cfg.Sessions)
 	rules, err := h.cfg.Install.rules()
@@ -93,7 +103,7 @@ func (h *host) open(ctx context.Context, done func(session.Outcome)) error {
 	}
 	h.installer = install.New(install.Options{
 		Ledger: h.ledger, Bundles: h.store, Accounts: inSlots{runner, slots}, Checker: inSlots{runner, slots}, Keys: h.keys, Login: h.tryPassword,
-		Ceilings: bundle.DefaultCeilings(), Rules: rules, Log: h.log,
+		Ceilings: ceilings, Rules: rules, Log: h.log,
 	})
 	h.dispatcher = dispatch.New(dispatch.Options{
 		Dial: h.dial, Folder: folder{h}, Ledger: h.ledger, Sessions: runner, Outbox: h.outbox, Keys: h.keys,
@@ -298,6 +308,21 @@ type folder struct{ *host }
 func (f folder) Process(ctx context.Context, account bot.Address, inbox dispatch.Inbox) error {
 	_, err := f.installer.Process(ctx, account, inbox.(*mailbox.Client))
 	return err
+}
+
+// wasmEngine names the engine in mayfly-sandbox that runs WASM: what another version compiled is of no use to it.
+func wasmEngine(path string) (string, error) {
+	const module = "github.com/tetratelabs/wazero"
+	info, err := buildinfo.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("sandbox: %s is no program of Go's: set sandbox in the configuration to the path of mayfly-sandbox: %w", path, err)
+	}
+	for _, dep := range info.Deps {
+		if dep.Path == module {
+			return "wazero-" + dep.Version, nil
+		}
+	}
+	return "none", nil
 }
 
 func startBroker(ctx context.Context, cfg config) (*sandbox.Broker, error) {

@@ -87,7 +87,7 @@ func parseScripts(ctx context.Context, sandboxPath string, b *bundle.Bundle) (er
 	}
 	defer func() { err = errors.Join(err, broker.Close()) }()
 	runner := session.New(session.Options{
-		Sandboxes: broker.Client(), Limits: session.DefaultLimits(), Log: slog.New(slog.DiscardHandler),
+		Sandboxes: broker.Client(), Limits: session.DefaultLimits(), Log: slog.New(slog.DiscardHandler), Interpreters: cfg.Bots.interpreters(),
 	})
 	return runner.Check(ctx, b)
 }

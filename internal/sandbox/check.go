@@ -15,10 +15,16 @@ import (
 	"mayfly/internal/sandbox/wire"
 )
 
+// CheckOptions say what the operator asks for beyond what is always required.
+type CheckOptions struct {
+	Landlock bool // Landlock is required
+	Native   bool // native bots are: programs of the host under bubblewrap
+}
+
 // Check tries the walls, each by a program in a sandbox that runs against it. It takes about a second. A required wall that is
-// not in force means that no run may be started; the Mend says what to do about it. The last wall, a uid of the broker's own, is
-// not required: without root there is no way to it but the units.
-func Check(ctx context.Context, c *Client) []Wall {
+// not in force means that no run may be started; the Mend says what to do about it. Not required are a uid of the broker's own,
+// since without root there is no way to it but the units, and what the options do not ask for.
+func Check(ctx context.Context, c *Client, o CheckOptions) []Wall {
 	host, err := net.Listen("tcp4", "127.0.0.2:0")
 	if err != nil {
 		return []Wall{{Name: "self-test", Required: true, Why: err.Error(), Mend: "bring the host's loopback up: ip link set lo up"}}
@@ -40,7 +46,78 @@ func Check(ctx context.Context, c *Client) []Wall {
 		}
 		walls = append(walls, w)
 	}
+	walls = append(walls, checkLandlock(ctx, c, o.Landlock), checkNative(ctx, c, o.Native))
 	return append(walls, checkOwnUID(ctx, c))
+}
+
+// checkLandlock runs a program that is not to run without.
+func checkLandlock(ctx context.Context, c *Client, required bool) Wall {
+	w := Wall{Name: "landlock", Required: required, Why: "a program that insists on it ran",
+		Mend: "a kernel with CONFIG_SECURITY_LANDLOCK and landlock in its parameter lsm= (Debian's have both)"}
+	spec := checkSpec(ProfileWorker, "whoami")
+	spec.Landlock = true
+	reports, exit, _, err := runProbe(ctx, c, spec)
+	switch {
+	case err != nil:
+		w.Why = err.Error()
+	case len(reports) != 1 || exit != (Exit{}):
+		w.Why = fmt.Sprintf("a program that insists on it did not run: exit %+v", exit)
+	default:
+		w.InForce = true
+	}
+	return w
+}
+
+// nativeScript runs against the walls around programs of the host, and says what has given way.
+const nativeScript = `
+[ "$(id -u)" = 65534 ] || echo "it runs as uid $(id -u)"
+for path in /root /home /var /sys /run /boot /srv; do
+	[ -e "$path" ] && echo "it sees the host's $path"
+done
+for path in /usr/x /etc/x /dev/x /x; do
+	(echo x >"$path") 2>/dev/null && echo "it can write $path"
+done
+[ "$(ls /proc | grep -c '^[0-9]')" -lt 10 ] || echo "it sees the host's processes"
+unshare --user true 2>/dev/null && echo "it can make a user namespace"
+[ "$(stat -f -c %T /usr)" = overlayfs ] || echo "its locks on files of /usr are the host's"
+echo done
+`
+
+// checkNative runs the script under bubblewrap.
+func checkNative(ctx context.Context, c *Client, required bool) Wall {
+	w := Wall{Name: "native programs", Required: required, Why: "a shell under bubblewrap saw and changed nothing of the host's",
+		Mend: "install Debian's bubblewrap; or allow no native bots: bots.interpreters = []"}
+	printed, err := runScript(ctx, c)
+	switch {
+	case err != nil:
+		w.Why = err.Error()
+	case printed != "done":
+		w.Why = printed
+	default:
+		w.InForce = true
+	}
+	return w
+}
+
+// runScript gives what the script of checkNative printed on both streams, its lines joined.
+func runScript(ctx context.Context, c *Client) (string, error) {
+	s, err := c.Open(ctx, Spec{Name: "check", Memory: 64 << 20, Pids: 48, Wall: 10 * time.Second, System: true,
+		Dirs: []Dir{{Path: "/tmp", Size: 1 << 20, Inodes: 10, Writable: true}},
+		Programs: []Program{{Name: "script", Path: "/usr/bin/sh", Profile: ProfileNative, Args: []string{"-c", nativeScript},
+			Env: []string{"PATH=/usr/bin"}}}})
+	if err != nil {
+		return "", err
+	}
+	defer s.Close() // a failure has shown before
+	if err := s.Start("script"); err != nil {
+		return "", err
+	}
+	out, err := io.ReadAll(io.LimitReader(s.Program("script").Stdout, 64<<10))
+	if err != nil {
+		return "", err
+	}
+	errs, err := io.ReadAll(io.LimitReader(s.Program("script").Stderr, 64<<10))
+	return strings.Join(strings.FieldsFunc(string(out)+string(errs), func(r rune) bool { return r == '\n' }), "; "), err
 }
 
 // checkOwnUID compares the uid that a run had, outside of its namespaces, with ours.

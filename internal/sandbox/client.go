@@ -53,9 +53,10 @@ type Sandbox struct {
 }
 
 type exit struct {
-	once sync.Once
-	done chan struct{}
-	how  Exit
+	once   sync.Once
+	done   chan struct{}
+	how    Exit
+	maxRSS int64
 }
 
 // Open makes a sandbox and returns when its stage is ready. The caller must Close it. Its errors wrap ErrSpec when the Spec is
@@ -352,7 +353,7 @@ func (s *Sandbox) takeExit(f wire.Frame) error {
 		return fmt.Errorf("%w: exit of an unknown program", ErrProtocol)
 	}
 	e.once.Do(func() {
-		e.how = Exit{Code: x.Code, Signal: syscall.Signal(x.Signal)}
+		e.how, e.maxRSS = Exit{Code: x.Code, Signal: syscall.Signal(x.Signal)}, max(0, x.MaxRSS)
 		close(e.done)
 	})
 	return nil
@@ -459,6 +460,20 @@ func (s *Sandbox) Wait(ctx context.Context, program string) (Exit, error) {
 		return Exit{}, s.err
 	case <-ctx.Done():
 		return Exit{}, ctx.Err()
+	}
+}
+
+// MaxRSS is the peak resident memory of the largest process of a program that has ended, in bytes, or 0.
+func (s *Sandbox) MaxRSS(program string) int64 {
+	e, ok := s.exits[program]
+	if !ok {
+		return 0
+	}
+	select {
+	case <-e.done:
+		return e.maxRSS
+	default:
+		return 0
 	}
 }
 

@@ -1,7 +1,9 @@
 package sandbox
 
 import (
+	"fmt"
 	"io"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -99,5 +101,48 @@ func BenchmarkNative(b *testing.B) {
 				s.Close()
 			}
 		})
+	}
+}
+
+// TestOneWayOut: a granted origin is reached under its own name, by a program that knows nothing of it; nothing else is there.
+func TestOneWayOut(t *testing.T) {
+	spec := nativeSpec("/usr/bin/python3", "-c", `
+import socket, urllib.request
+print(urllib.request.urlopen("http://api.example.org:8080/hello", timeout=5).read().decode())
+for host, port in [("api.example.org", 8081), ("other.example.org", 80), ("127.0.0.1", 25), ("127.0.0.1", 10025), ("10.0.0.1", 80),
+                   ("169.254.169.254", 80), ("192.0.2.1", 53), ("::1", 80), ("fe80::1", 80)]:
+    try:
+        socket.create_connection((host, port), 2)
+        print("reached", host, port)
+    except OSError as e:
+        print(host, port, type(e).__name__, e.errno)
+`)
+	spec.Origins = []Origin{{Name: "api.example.org", Port: 8080}, {Name: "www.example.org", Port: 443}}
+	s := open(t, spec)
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "%s of %s", r.URL.Path, r.Host)
+	})}
+	go server.Serve(s.Origin(0))
+	t.Cleanup(func() { server.Close() })
+	if s.Origin(1) == nil || s.Origin(2) != nil {
+		t.Error("there is a listener for each origin, and no more")
+	}
+	if err := s.Start("main"); err != nil {
+		t.Fatal(err)
+	}
+	run := endNative(t, s, "")
+	want := `/hello of api.example.org:8080
+api.example.org 8081 ConnectionRefusedError 111
+other.example.org 80 gaierror -2
+127.0.0.1 25 ConnectionRefusedError 111
+127.0.0.1 10025 ConnectionRefusedError 111
+10.0.0.1 80 OSError 101
+169.254.169.254 80 OSError 101
+192.0.2.1 53 OSError 101
+::1 80 ConnectionRefusedError 111
+fe80::1 80 OSError 22
+`
+	if run.stdout != want {
+		t.Errorf("got\n%s%s\nwant\n%s", run.stdout, run.stderr, want)
 	}
 }

@@ -60,6 +60,7 @@ type Dir = wire.Dir
 const (
 	ProfileWorker = wire.ProfileWorker
 	ProfileCore   = wire.ProfileCore
+	ProfileWASM   = wire.ProfileWASM
 	ProfileNative = wire.ProfileNative
 )
 

@@ -21,8 +21,11 @@ import (
 // It commits the generation and returns the bot as it is now, with its fingerprint and invite link.
 func (r *Runner) Setup(ctx context.Context, b ledger.Bot) (ledger.Bot, error) {
 	started := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, r.Limits.CoreWall)
+	ctx, cancel := context.WithTimeout(ctx, r.Limits.CoreWall+compileWall)
 	defer cancel()
+	if err := r.ensureCompiled(ctx, b); err != nil {
+		return b, err
+	}
 	c, err := r.openCore(ctx, b)
 	if err != nil {
 		return b, fmt.Errorf("core: %w", err)

@@ -20,12 +20,25 @@ import (
 	"mayfly/internal/sandbox"
 )
 
-// Check loads the modules of a bundle in a sandbox, without running them. What the author must mend is returned as
+// Check tries in a sandbox whether the code of a bundle can be loaded, without running it. What the author must mend is returned as
 // bundle.Problems; any other error is the host's.
 func (r *Runner) Check(ctx context.Context, b *bundle.Bundle) error {
+	switch b.Manifest.Runtime {
+	case bot.RuntimeNative:
+		return r.checkNative(ctx, b)
+	case bot.RuntimeWASM:
+		return r.checkWASM(ctx, b)
+	}
+	return r.checkScript(ctx, b)
+}
+
+// checkScript loads the modules of a bundle of JavaScript.
+func (r *Runner) checkScript(ctx context.Context, b *bundle.Bundle) error {
 	ctx, cancel := context.WithTimeout(ctx, b.Manifest.Limits.Wall)
 	defer cancel()
-	p := &program{r: r, bot: ledger.Bot{Manifest: b.Manifest}, opened: make(chan struct{}), log: newTail(r.Limits.Log), cancel: cancel}
+	s := &script{}
+	p := r.newProgram(ledger.Bot{Manifest: b.Manifest})
+	p.runtime, p.cancel = s, cancel
 	close(p.opened)
 	defer p.close()
 	if err := p.open(ctx, func(box *sandbox.Sandbox) error { return box.Put(bundleDir, tarOf(b.Files)) }); err != nil {
@@ -37,12 +50,12 @@ func (r *Runner) Check(ctx context.Context, b *bundle.Bundle) error {
 	if err != nil {
 		return err
 	}
-	stdin := p.box.Program("worker").Stdin
+	stdin := p.box.Program(programName).Stdin
 	if _, err := stdin.Write(append(job, '\n')); err != nil {
 		return fmt.Errorf("the worker took no job: %w", err)
 	}
 	v := &verdict{timeline: NewTimeline(time.Now())}
-	served := gateway.New(gateway.Options{Limits: gateway.Limits{Line: 1 << 20, Depth: 16, InFlight: 1}, Notify: v.notify}).Serve(ctx, p.lines, stdin)
+	served := gateway.New(gateway.Options{Limits: gateway.Limits{Line: 1 << 20, Depth: 16, InFlight: 1}, Notify: v.notify}).Serve(ctx, s.lines, stdin)
 	switch status, message := v.result(); {
 	case status == bot.RunOK:
 		return nil

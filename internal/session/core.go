@@ -51,7 +51,7 @@ func (r *Runner) openCore(ctx context.Context, b ledger.Bot) (*coreSide, error) 
 		return nil, fmt.Errorf("%w: set core in the configuration to the path of deltachat-rpc-server", err)
 	}
 	defer binary.Close()
-	box, err := r.Sandboxes.Open(ctx, r.coreSpec(binary))
+	box, err := r.Sandboxes.Open(ctx, r.CoreSpec(binary))
 	if err != nil {
 		return nil, err
 	}
@@ -67,9 +67,10 @@ func (r *Runner) openCore(ctx context.Context, b ledger.Bot) (*coreSide, error) 
 	return c, nil
 }
 
-func (r *Runner) coreSpec(binary *os.File) sandbox.Spec {
+// CoreSpec is the sandbox of core and of the reader of its account.
+func (r *Runner) CoreSpec(binary *os.File) sandbox.Spec {
 	return sandbox.Spec{
-		Name: "core", Memory: r.Limits.CoreMemory, Pids: r.Limits.Pids, Wall: r.Limits.CoreWall, CPU: r.Limits.CoreWall,
+		Name: "core", Memory: r.Limits.CoreMemory, Pids: r.Limits.Pids, Wall: r.Limits.CoreWall, CPU: r.Limits.CoreWall, Landlock: r.Landlock,
 		Dirs: []sandbox.Dir{
 			{Path: accountDir, Size: r.Limits.CoreAccount, Inodes: 20_000, Writable: true},
 			{Path: filesDir, Size: 64 << 20, Inodes: 1000, Writable: true},
@@ -100,7 +101,7 @@ func (r *Runner) startCore(ctx context.Context, c *coreSide, b ledger.Bot) error
 		}
 	}
 	stdio := c.box.Program("core")
-	go c.log.read(stdio.Stderr)
+	go c.log.read(stdio.Stderr, func() { _ = c.box.Kill() }) // the session ends then
 	c.client = core.New(stdio.Stdin, stdio.Stdout)
 	reader := c.box.Program("reader")
 	c.reader = accountreader.NewClient(reader.Stdin, reader.Stdout)

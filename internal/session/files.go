@@ -56,18 +56,27 @@ func (f *files) attachment(msg core.Message) (any, error) {
 	if msg.File == "" {
 		return nil, nil
 	}
+	target, data, err := f.show(msg)
+	if err != nil {
+		return nil, err
+	}
+	return map[string]any{"path": target, "name": msg.FileName, "mime": msg.FileMime, "size": len(data)}, nil
+}
+
+// show copies the file of a message to where the bot can open it, and returns that path and the content.
+func (f *files) show(msg core.Message) (string, []byte, error) {
 	data, err := f.core.GetFile(msg.File, maxAttachment)
 	if err != nil {
-		return nil, fmt.Errorf("attachment: %w", err)
+		return "", nil, fmt.Errorf("attachment: %w", err)
 	}
 	target := attachmentsDir + "/" + safeName(msg.FileName)
 	if err := f.bot.PutFile(target, int64(len(data)), bytes.NewReader(data)); err != nil {
-		return nil, fmt.Errorf("attachment: %w", err)
+		return "", nil, fmt.Errorf("attachment: %w", err)
 	}
 	f.mu.Lock()
 	f.shown[msg.File] = target
 	f.mu.Unlock()
-	return map[string]any{"path": target, "name": msg.FileName, "mime": msg.FileMime, "size": len(data)}, nil
+	return target, data, nil
 }
 
 // safeName makes a foreign file name one path component.

@@ -1,14 +1,10 @@
 package session
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"strings"
-	"sync"
 	"time"
 
 	"mayfly/internal/bot"
@@ -26,24 +22,61 @@ const (
 	tmpDir         = "/tmp"
 )
 
-// program is the bot's program in its sandbox. It is started before core knows what the mail is, so that it waits for its
+// programName is what the bot's program is called in its sandbox.
+const programName = "bot"
+
+// runtime is how a bundle's program is named and spoken to.
+type runtime interface {
+	// furnish adds to the sandbox what the program needs, and the program.
+	furnish(spec *sandbox.Spec, m bot.Manifest) error
+	// ready is called when the files are there: it starts what may wait for its job.
+	ready(p *program) error
+	// run gives the program its job and sees it to its end. ctx ends at the wall clock. An error is the host's.
+	run(ctx context.Context, p *program, c *coreSide, o occasion, timeline *Timeline) (finish, error)
+}
+
+// finish is how a run ended, as far as the program and its runtime can say.
+type finish struct {
+	status  bot.RunStatus // "": the program did not come to say
+	message string
+	exit    sandbox.Exit
+	trouble error // why the program was given up
+}
+
+// program is the bot's program in its sandbox. It is opened before core knows what the mail is, so that it waits for its
 // job and not the user for it. A session without a run has a program that was never opened.
 type program struct {
-	r      *Runner
-	bot    ledger.Bot
-	opened chan struct{} // closed when box and err are set
-	box    *sandbox.Sandbox
-	err    error
-	cancel context.CancelFunc
+	r       *Runner
+	bot     ledger.Bot
+	runtime runtime
+	cpu     time.Duration // what is left of the bot's CPU time; 0: as much as the wall clock allows
+	opened  chan struct{} // closed when box and err are set
+	box     *sandbox.Sandbox
+	err     error
+	cancel  context.CancelFunc
 
-	lines  *bufio.Reader
 	log    *tail
 	folder bot.Generation // the new one, after a run that counts
 }
 
+func (r *Runner) newProgram(b ledger.Bot) *program {
+	return &program{r: r, bot: b, runtime: r.runtimeOf(b.Manifest), opened: make(chan struct{}), log: newTail(r.Limits.Log)}
+}
+
+func (r *Runner) runtimeOf(m bot.Manifest) runtime {
+	switch m.Runtime {
+	case bot.RuntimeWASM:
+		return &pipe{furnisher: wasm}
+	case bot.RuntimeNative:
+		return &pipe{furnisher: native(r.Interpreters)}
+	}
+	return &script{}
+}
+
 // prestart opens the bot's sandbox in the background when the work may need it.
 func (r *Runner) prestart(ctx context.Context, w Work) *program {
-	p := &program{r: r, bot: w.Bot, opened: make(chan struct{}), log: newTail(r.Limits.Log)}
+	p := r.newProgram(w.Bot)
+	p.cpu = w.CPU
 	ctx, p.cancel = context.WithCancel(ctx)
 	if !w.Message {
 		close(p.opened)
@@ -51,7 +84,9 @@ func (r *Runner) prestart(ctx context.Context, w Work) *program {
 	}
 	go func() {
 		defer close(p.opened)
-		p.err = p.open(ctx, p.fill)
+		if p.err = r.ensureCompiled(ctx, w.Bot); p.err == nil {
+			p.err = p.open(ctx, p.fill)
+		}
 		if p.err == nil {
 			w.Timeline.Mark("sandbox up")
 		}
@@ -59,21 +94,32 @@ func (r *Runner) prestart(ctx context.Context, w Work) *program {
 	return p
 }
 
-// open makes the sandbox, lets fill put the files in, and starts the worker.
-func (p *program) open(ctx context.Context, fill func(*sandbox.Sandbox) error) error {
-	m := p.bot.Manifest
-	box, err := p.r.Sandboxes.Open(ctx, sandbox.Spec{
-		Name: "bot", Memory: m.Limits.Memory, Pids: p.r.Limits.Pids,
+// BotSpec is the sandbox of a bot's program: what a run of the bot gets.
+func (r *Runner) BotSpec(m bot.Manifest) (sandbox.Spec, error) {
+	spec := sandbox.Spec{
+		Name: "bot", Memory: m.Limits.Memory, Pids: r.Limits.Pids,
 		// The wall clock of the run itself is run's. A script that loops is to meet that one, which knows its line.
-		Wall: p.r.Limits.CoreWall, CPU: m.Limits.Wall + 5*time.Second,
+		Wall: r.Limits.CoreWall, CPU: m.Limits.Wall + 5*time.Second, Landlock: r.Landlock,
 		Dirs: []sandbox.Dir{
-			{Path: bundleDir, Size: p.r.Limits.Tmpfs, Inodes: 5000},
-			{Path: storageDir, Size: p.r.Limits.Tmpfs, Inodes: 10_000, Writable: true},
+			{Path: bundleDir, Size: r.Limits.Tmpfs, Inodes: 5000},
+			{Path: storageDir, Size: r.Limits.Tmpfs, Inodes: 10_000, Writable: true},
 			{Path: attachmentsDir, Size: maxAttachment, Inodes: 100, Writable: true}, // sealed with the job
-			{Path: tmpDir, Size: p.r.Limits.Tmpfs, Inodes: 10_000, Writable: true},
+			{Path: tmpDir, Size: r.Limits.Tmpfs, Inodes: 10_000, Writable: true},
 		},
-		Programs: []sandbox.Program{{Name: "worker", Builtin: "worker", Profile: "worker", Dir: tmpDir}},
-	})
+	}
+	return spec, r.runtimeOf(m).furnish(&spec, m)
+}
+
+// open makes the sandbox, lets fill put the files in, and has the program wait.
+func (p *program) open(ctx context.Context, fill func(*sandbox.Sandbox) error) error {
+	spec, err := p.r.BotSpec(p.bot.Manifest)
+	if err != nil {
+		return err
+	}
+	if p.cpu > 0 {
+		spec.CPU = min(spec.CPU, p.cpu)
+	}
+	box, err := p.r.Sandboxes.Open(ctx, spec)
 	if err != nil {
 		return err
 	}
@@ -81,13 +127,8 @@ func (p *program) open(ctx context.Context, fill func(*sandbox.Sandbox) error) e
 	if err := fill(box); err != nil {
 		return err
 	}
-	if err := box.Start("worker"); err != nil {
-		return err
-	}
-	stdio := box.Program("worker")
-	go p.log.read(stdio.Stderr)
-	p.lines = bufio.NewReader(stdio.Stdout)
-	return p.expectReady()
+	go p.log.read(box.Program(programName).Stderr, func() { _ = box.Kill() }) // its failure is the sandbox's end
+	return p.runtime.ready(p)
 }
 
 // fill puts the bundle and the folder into the sandbox.
@@ -97,6 +138,14 @@ func (p *program) fill(box *sandbox.Sandbox) error {
 	})
 	if err != nil {
 		return fmt.Errorf("bundle: %w", err)
+	}
+	if p.bot.Manifest.Runtime == bot.RuntimeWASM {
+		err := putGeneration(box, compiledDir, func(w io.Writer) error {
+			return p.r.Storage.ExportCompiled(p.bot.Address, p.bot.Digest, p.r.Engine, w)
+		})
+		if err != nil {
+			return fmt.Errorf("compiled module: %w", err)
+		}
 	}
 	if p.bot.Storage == 0 {
 		return nil
@@ -110,17 +159,47 @@ func (p *program) fill(box *sandbox.Sandbox) error {
 	return nil
 }
 
-// expectReady reads the worker's first line.
-func (p *program) expectReady() error {
-	line, err := p.lines.ReadSlice('\n')
+// run hands the occasion to the program and sees the run through. A run that does not count is a *runFailed.
+func (p *program) run(ctx context.Context, c *coreSide, o occasion, timeline *Timeline) (*bot.RunRecord, error) {
+	<-p.opened
+	if p.err != nil {
+		return nil, host(fmt.Errorf("the bot's sandbox: %w", p.err))
+	}
+	started := time.Now()
+	end, err := p.runtime.run(ctx, p, c, o, timeline)
 	if err != nil {
-		return fmt.Errorf("the worker did not start: %w %s", err, p.log)
+		return nil, err
 	}
-	var ready struct{ Method string }
-	if err := json.Unmarshal(line, &ready); err != nil || ready.Method != "ready" {
-		return fmt.Errorf("the worker's first line is not ready: %.100q", line)
+	timeline.Mark("handler done")
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	}
-	return nil
+	select {
+	case <-c.client.Done():
+		return nil, errors.New("core ended during the run")
+	default:
+	}
+	record, err := p.judge(ctx, end)
+	if err != nil {
+		return nil, err
+	}
+	record.Wall = time.Since(started)
+	if record.Status != bot.RunOK {
+		return nil, &runFailed{record}
+	}
+	return &record, nil
+}
+
+// wait returns when the program has ended, or ended it at ctx's end: that is the trouble.
+func (p *program) wait(ctx context.Context) (exit sandbox.Exit, trouble error) {
+	exit, trouble = p.box.Wait(ctx, programName)
+	if trouble != nil {
+		trouble = errors.Join(trouble, p.box.Kill())
+	}
+	if p.log.flooded() {
+		trouble = errOutput
+	}
+	return exit, trouble
 }
 
 // kept is the generation of the bot's folder that the session ends with.
@@ -141,10 +220,9 @@ func (p *program) close() {
 }
 
 // judge makes the record of a run that has ended, and keeps the folder of one that counts.
-func (p *program) judge(ctx context.Context, v *verdict, exit sandbox.Exit, trouble error) (bot.RunRecord, error) {
-	status, message := v.result()
-	record := bot.RunRecord{Status: status, Message: message, ExitCode: exit.Code, ExitSig: int(exit.Signal)}
-	if record.Status == bot.RunOK && (trouble != nil || exit.Code != 0 || exit.Signal != 0) {
+func (p *program) judge(ctx context.Context, end finish) (bot.RunRecord, error) {
+	record := bot.RunRecord{Status: end.status, Message: end.message, ExitCode: end.exit.Code, ExitSig: int(end.exit.Signal)}
+	if record.Status == bot.RunOK && (end.trouble != nil || end.exit != sandbox.Exit{}) {
 		record.Status, record.Message = "", "" // it said so and went on: what ended it counts
 	}
 	if record.Status == bot.RunOK {
@@ -154,13 +232,14 @@ func (p *program) judge(ctx context.Context, v *verdict, exit sandbox.Exit, trou
 			record.Status, record.Message = bot.RunError, "the folder was not kept: "+err.Error()
 		}
 	}
+	record.MaxRSS = p.box.MaxRSS(programName)
 	result, err := p.box.Close()
 	if err != nil {
 		return record, host(fmt.Errorf("the bot's sandbox: %w", err))
 	}
 	<-p.log.ended
 	record.CPU, record.Memory, record.OOMKilled, record.Log = result.CPU, result.Memory, result.OOMKilled, p.log.String()
-	explain(&record, result, trouble)
+	explain(&record, result, end.trouble)
 	return record, nil
 }
 
@@ -176,7 +255,7 @@ func explain(record *bot.RunRecord, result sandbox.Result, trouble error) {
 		return
 	}
 	switch {
-	case errors.Is(trouble, gateway.ErrLine):
+	case errors.Is(trouble, gateway.ErrLine), errors.Is(trouble, errOutput):
 		record.Status, record.Message = bot.RunError, trouble.Error()
 	case result.OOMKilled:
 		record.Status, record.Message = bot.RunSignal, "killed: the program used more memory than [limits] memory allows"
@@ -195,41 +274,4 @@ func explain(record *bot.RunRecord, result sandbox.Result, trouble error) {
 
 func folderRules(l Limits) storage.Rules {
 	return storage.Rules{Files: 10_000, Depth: 16, Name: 255, Bytes: 100 << 20, File: l.Tmpfs, Change: l.Tmpfs}
-}
-
-// verdict takes the worker's notifications.
-type verdict struct {
-	timeline *Timeline
-	mu       sync.Mutex
-	status   bot.RunStatus
-	message  string
-}
-
-func (v *verdict) notify(method string, params json.RawMessage) {
-	switch method {
-	case "entered":
-		v.timeline.Mark("handler")
-	case "done":
-		var done struct{ Status, Message, Stack string }
-		if err := json.Unmarshal(params, &done); err != nil {
-			return
-		}
-		v.mu.Lock()
-		defer v.mu.Unlock()
-		v.status, v.message = bot.RunError, bounded(done.Message+"\n"+done.Stack)
-		if s := bot.RunStatus(done.Status); s == bot.RunOK || s == bot.RunTimeout {
-			v.status = s
-		}
-	}
-}
-
-func bounded(s string) string {
-	s = strings.TrimSpace(strings.ToValidUTF8(s, "?"))
-	return s[:min(len(s), 4000)]
-}
-
-func (v *verdict) result() (bot.RunStatus, string) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.status, v.message
 }

@@ -79,6 +79,10 @@ type Options struct {
 	Keys      Keys
 	Limits    Limits
 	Log       *slog.Logger
+
+	Interpreters map[string]string // the paths, below /usr, of those that native bots may name
+	Landlock     bool              // nothing runs where the kernel has no Landlock
+	Engine       string            // name and version of the engine for WASM: what was compiled by another one is compiled anew
 }
 
 // Runner runs sessions. It may run sessions of different bots at the same time.
@@ -92,7 +96,8 @@ type Work struct {
 	Bot      ledger.Bot
 	Job      ledger.Job
 	Mail     []byte
-	Message  bool // the gate says that it may be a message: the bot may run; otherwise core is alone
+	Message  bool          // the gate says that it may be a message: the bot may run; otherwise core is alone
+	CPU      time.Duration // what is left of the bot's CPU time; 0: no bound but a run's own
 	Timeline *Timeline
 }
 

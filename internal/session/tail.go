@@ -14,31 +14,48 @@ type tail struct {
 	kept  []byte // at most twice max
 	total int64
 	ended chan struct{}
+	flood bool
 }
+
+// maxLog is how much a program may write to its stderr, in bytes: beyond what a script may log.
+const maxLog = 2 << 20
 
 func newTail(max int) *tail { return &tail{max: max, ended: make(chan struct{})} }
 
-// read takes everything from r until it ends.
-func (t *tail) read(r io.Reader) {
+// read takes everything from r until it ends. More than maxLog is a flood: it is read no further, and stop is called.
+func (t *tail) read(r io.Reader, stop func()) {
 	defer close(t.ended)
 	buf := make([]byte, 8<<10)
 	for {
 		n, err := r.Read(buf)
-		t.add(buf[:n])
+		if t.add(buf[:n]) {
+			stop()
+			return
+		}
 		if err != nil {
 			return
 		}
 	}
 }
 
-func (t *tail) add(b []byte) {
+// flooded reports whether more than maxLog was written.
+func (t *tail) flooded() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.flood
+}
+
+// add reports whether it is a flood by now.
+func (t *tail) add(b []byte) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.total += int64(len(b))
+	t.flood = t.total > maxLog
 	t.kept = append(t.kept, b...)
 	if len(t.kept) > 2*t.max {
 		t.kept = append(t.kept[:0], t.kept[len(t.kept)-t.max:]...)
 	}
+	return t.flood
 }
 
 // String is what was kept, as valid UTF-8, with a line on what was not.
@@ -51,4 +68,10 @@ func (t *tail) String() string {
 		return fmt.Sprintf("(%d bytes before this were dropped)\n%s", dropped, text)
 	}
 	return text
+}
+
+// last is the last line that was written, where most programs say what went wrong.
+func (t *tail) last() string {
+	text := t.String()
+	return text[strings.LastIndexByte(text, '\n')+1:]
 }

@@ -13,7 +13,7 @@ func TestTailKeepsTheEnd(t *testing.T) {
 		{"not UTF-8", "a\xffb", "a?b"},
 	} {
 		tail := newTail(10)
-		tail.read(strings.NewReader(test.in))
+		tail.read(strings.NewReader(test.in), func() { t.Errorf("%s: stopped", test.name) })
 		if got := tail.String(); got != test.want {
 			t.Errorf("%s: %q, want %q", test.name, got, test.want)
 		}
@@ -27,6 +27,15 @@ func TestTailOfAFloodIsBounded(t *testing.T) {
 	}
 	if cap(tail.kept) > 100 {
 		t.Errorf("a flood takes %d bytes", cap(tail.kept))
+	}
+}
+
+func TestTailStopsAFlood(t *testing.T) {
+	tail, stopped := newTail(10), 0
+	rest := strings.NewReader(strings.Repeat("x", maxLog+64<<10))
+	tail.read(rest, func() { stopped++ })
+	if stopped != 1 || !tail.flooded() || rest.Len() == 0 {
+		t.Errorf("stopped %d times, flooded %v, %d bytes not read", stopped, tail.flooded(), rest.Len())
 	}
 }
 

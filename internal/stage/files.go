@@ -22,8 +22,8 @@ var (
 // maxDepth is how deep a directory may be nested to be collected.
 const maxDepth = 32
 
-// unpack writes a tar archive of regular files and directories below dir.
-func unpack(dir string, r io.Reader) error {
+// unpack writes a tar archive of regular files and directories below dir, with that mode.
+func unpack(dir string, mode os.FileMode, r io.Reader) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return err
@@ -41,7 +41,7 @@ func unpack(dir string, r io.Reader) error {
 		case tar.TypeDir:
 			err = root.MkdirAll(path.Clean(h.Name), 0o700)
 		case tar.TypeReg:
-			err = writeFile(root, path.Clean(h.Name), h.Size, tr)
+			err = writeFile(root, path.Clean(h.Name), h.Size, mode, tr)
 		default:
 			err = fmt.Errorf("%s: an entry of type %q: only files and directories", h.Name, h.Typeflag)
 		}
@@ -52,18 +52,18 @@ func unpack(dir string, r io.Reader) error {
 }
 
 // putFile writes one file of size bytes at an absolute path.
-func putFile(name string, size int64, r io.Reader) error {
+func putFile(name string, size int64, mode os.FileMode, r io.Reader) error {
 	dir, rest := wire.Split(name)
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-	return writeFile(root, rest, size, r)
+	return writeFile(root, rest, size, mode, r)
 }
 
 // writeFile writes under another name first, so that a program sees the whole file or none.
-func writeFile(root *os.Root, name string, size int64, r io.Reader) error {
+func writeFile(root *os.Root, name string, size int64, mode os.FileMode, r io.Reader) error {
 	if err := root.MkdirAll(path.Dir(name), 0o700); err != nil {
 		return err
 	}
@@ -71,7 +71,7 @@ func writeFile(root *os.Root, name string, size int64, r io.Reader) error {
 	if err := root.Remove(partial); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	f, err := root.OpenFile(partial, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := root.OpenFile(partial, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
 		return err
 	}

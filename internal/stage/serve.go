@@ -42,6 +42,9 @@ func (s *server) await(l *launcher) {
 	if ws, ok := l.cmd.ProcessState.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
 		x.Code, x.Signal = 0, int(ws.Signal())
 	}
+	if ru, ok := l.cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
+		x.MaxRSS = ru.Maxrss << 10
+	}
 	_ = s.control.SendJSON(wire.KindExited, x) // a daemon that has gone ends serve
 }
 
@@ -113,14 +116,23 @@ func (s *server) take(q wire.Request) error {
 	stream := s.control.Stream()
 	err := s.inside(q.Path)
 	if err == nil && q.Op == wire.OpPut {
-		err = unpack(q.Path, stream)
+		err = unpack(q.Path, s.fileMode(q.Path), stream)
 	} else if err == nil {
-		err = putFile(q.Path, q.Size, stream)
+		err = putFile(q.Path, q.Size, s.fileMode(q.Path), stream)
 	}
 	if err := stream.Drain(); err != nil {
 		return err
 	}
 	return s.answer(err)
+}
+
+// fileMode is what a file gets that is put at path.
+func (s *server) fileMode(path string) os.FileMode {
+	dir, _ := wire.Split(path)
+	if d, err := s.dir(dir); err == nil && d.Exec {
+		return 0o700
+	}
+	return 0o600
 }
 
 func (s *server) get(q wire.Request) error {

@@ -20,7 +20,7 @@ const echo = `export default { message(msg) { return "you said: " + msg.text } }
 func TestTwoBotsAtOnce(t *testing.T) {
 	w := newWorld(t)
 	dice, diceClient := w.newAccount("dice00001")
-	w.append(diceClient, dice, exampleDice(t))
+	w.append(diceClient, dice, example(t, "dice"))
 	echoBot, echoClient := w.newAccount("echo00001")
 	w.append(echoClient, echoBot, script("Echo", echo))
 	w.serve()
@@ -45,10 +45,11 @@ func TestTwoBotsAtOnce(t *testing.T) {
 	}
 }
 
-func exampleDice(t *testing.T) files {
+// example is the bundle of that name in examples/.
+func example(t *testing.T, name string) files {
 	t.Helper()
 	f := files{}
-	root := "../../examples/dice"
+	root := "../../examples/" + name
 	err := filepath.WalkDir(root, func(path string, entry os.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err

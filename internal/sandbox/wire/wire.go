@@ -55,6 +55,7 @@ const (
 const (
 	ProfileWorker = "worker" // files below its directories, no sockets at all
 	ProfileCore   = "core"   // and TCP by IPv4
+	ProfileWASM   = "wasm"   // the worker's, and memory that is executable after it was written
 	ProfileNative = "native" // processes, executable memory, IP and unix sockets: for programs with a Path
 )
 
@@ -371,6 +372,7 @@ type Exited struct {
 	Program string `json:"program"`
 	Code    int    `json:"code"`
 	Signal  int    `json:"signal,omitempty"`
+	MaxRSS  int64  `json:"max_rss,omitempty"` // bytes, of the largest of its processes
 }
 
 // What killed a run, in Result.Killed.
