@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"mayfly/internal/bot"
+	"mayfly/internal/bundle"
 	"mayfly/internal/core"
 	"mayfly/internal/install"
 	"mayfly/internal/mailbox"
@@ -30,6 +31,8 @@ type demoRun struct {
 	std      stdio
 	core     string
 	dir      string
+	bundle   *bundle.Bundle
+	from     string // where the bundle comes from
 	imap     string // host:port
 	smtp     string
 	relay    *minirelay.Relay
@@ -46,8 +49,14 @@ func demo(ctx context.Context, args []string, std stdio) (err error) {
 	keep := flags.Bool("keep", false, "stay up and talk to the bot in the terminal")
 	corePath := flags.String("core", "", "the `path` of deltachat-rpc-server (default: the configuration's)")
 	sandboxPath := flags.String("sandbox", "", "the `path` of mayfly-sandbox (default: beside mayfly)")
+	path := flags.String("bot", "", "a `folder or zip` with another bot than examples/dice")
+	text := flags.String("say", "2d6", "what the user writes to the bot")
 	verbose := flags.Bool("v", false, "print the host's log")
 	if err := parseFlags(flags, args); err != nil {
+		return err
+	}
+	b, from, err := demoBundle(*path)
+	if err != nil {
 		return err
 	}
 	dir, err := os.MkdirTemp("", "mayfly-demo-")
@@ -55,7 +64,7 @@ func demo(ctx context.Context, args []string, std stdio) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	d := &demoRun{std: std, core: either(*corePath, defaultConfig().Core), dir: dir, outcomes: make(chan session.Outcome, 100)}
+	d := &demoRun{std: std, core: either(*corePath, defaultConfig().Core), dir: dir, bundle: b, from: from, outcomes: make(chan session.Outcome, 100)}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	closeAll, err := d.start(ctx, either(*sandboxPath, besideSelf("mayfly-sandbox")), *verbose)
@@ -63,7 +72,17 @@ func demo(ctx context.Context, args []string, std stdio) (err error) {
 	if err != nil {
 		return err
 	}
-	return d.show(ctx, *keep)
+	return d.show(ctx, *text, *keep)
+}
+
+// demoBundle is the bundle at path, or examples/dice.
+func demoBundle(path string) (b *bundle.Bundle, from string, err error) {
+	if path == "" {
+		b, err = exampleDice()
+		return b, "examples/dice", err
+	}
+	b, err = readBundle(path, bundle.DefaultCeilings())
+	return b, path, err
 }
 
 func besideSelf(name string) string {
@@ -157,7 +176,7 @@ func (d *demoRun) logServe(log *slog.Logger, err error) {
 }
 
 // show goes through the acts of the demo.
-func (d *demoRun) show(ctx context.Context, keep bool) error {
+func (d *demoRun) show(ctx context.Context, text string, keep bool) error {
 	ctx2, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	invite, err := d.install(ctx2)
@@ -167,7 +186,7 @@ func (d *demoRun) show(ctx context.Context, keep bool) error {
 	if err := d.join(ctx2, invite); err != nil {
 		return fmt.Errorf("join: %w", err)
 	}
-	if err := d.ask(ctx2, "2d6"); err != nil {
+	if err := d.ask(ctx2, text); err != nil {
 		return fmt.Errorf("asking the bot: %w", err)
 	}
 	if !keep {
@@ -178,9 +197,9 @@ func (d *demoRun) show(ctx context.Context, keep bool) error {
 
 // install does what an author does: log in to a new account and append the bundle to its Bot folder.
 func (d *demoRun) install(ctx context.Context) (invite string, err error) {
-	address := bot.Address("dice" + strings.ToLower(rand.Text()[:5]) + "@" + demoDomain)
+	address := bot.Address("bot" + strings.ToLower(rand.Text()[:6]) + "@" + demoDomain)
 	d.author = mailbox.Login{Username: string(address), Password: rand.Text()}
-	mail, err := composeDice(address)
+	mail, err := install.Compose(d.bundle, address)
 	if err != nil {
 		return "", err
 	}
@@ -193,7 +212,7 @@ func (d *demoRun) install(ctx context.Context) (invite string, err error) {
 	if err := client.Append(ctx, install.Folder, mail); err != nil {
 		return "", err
 	}
-	d.say("author    appended examples/dice to the folder %s of %s", install.Folder, address)
+	d.say("author    appended %s to the folder %s of %s", d.from, install.Folder, address)
 	invite, err = d.awaitInvite(ctx, client)
 	if err != nil {
 		return "", err
@@ -272,28 +291,53 @@ func (d *demoRun) ask(ctx context.Context, text string) error {
 	for len(d.outcomes) > 0 {
 		<-d.outcomes
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	if _, err := d.user.Say(ctx, d.chat, text); err != nil {
 		return err
 	}
-	reply, err := d.user.Next(ctx)
+	replies := make(chan reply, 1)
+	go func() {
+		m, err := d.user.Next(ctx)
+		replies <- reply{m, time.Now(), err}
+	}()
+	run, err := d.run(ctx)
 	if err != nil {
 		return err
 	}
-	at := time.Now()
-	if !reply.Authentic() {
+	r := <-replies
+	if r.err != nil {
+		return r.err
+	}
+	if !r.Authentic() {
 		return errors.New("the reply came without valid encryption")
 	}
-	d.say("user      says %q\nbot       says %q (end-to-end encrypted)\n", text, reply.Text)
+	d.say("user      says %q\nbot       says %q (end-to-end encrypted)\n", text, r.Text)
+	d.printLife(run, r.at)
+	return nil
+}
+
+// reply is what the user's app showed, and when.
+type reply struct {
+	core.Message
+	at  time.Time
+	err error
+}
+
+// run waits for the end of the bot's run, which is an error if the bot failed.
+func (d *demoRun) run(ctx context.Context) (session.Outcome, error) {
 	for {
 		select {
 		case o := <-d.outcomes:
-			if o.Run == nil {
-				continue
+			switch {
+			case o.Run == nil:
+			case o.Run.Status != bot.RunOK:
+				return o, fmt.Errorf("the bot failed: %s\n%s", o.Run.Message, o.Run.Log)
+			default:
+				return o, nil
 			}
-			d.printLife(o, at)
-			return nil
 		case <-ctx.Done():
-			return ctx.Err()
+			return session.Outcome{}, ctx.Err()
 		}
 	}
 }

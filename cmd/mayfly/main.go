@@ -22,7 +22,8 @@ const usage = `Mayfly hosts Delta Chat bots on a chatmail relay: a mail wakes a 
 
 Usage:
   mayfly serve -config FILE     run the host until it is told to stop
-  mayfly demo [-keep]           an embedded relay, a bot, a user and one mail between them, on this machine
+  mayfly demo [-keep] [-bot DIR] [-say TEXT]
+                                an embedded relay, a bot, a user and one mail between them, on this machine
   mayfly lint [-json] DIR|ZIP   what a host would say of a bundle, for its author
   mayfly check [-config FILE]   what this machine has, what it lacks, and how to mend it
   mayfly version                versions of mayfly and of the core that it was tested with

@@ -27,10 +27,15 @@ func TestScripts(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	examples, err := filepath.Abs("../../examples")
+	if err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("CORE", coretest.Binary(t))
+			env.Setenv("EXAMPLES", examples)
 			env.Setenv("SANDBOX", filepath.Join(dir, "mayfly-sandbox"))
 			return nil
 		},

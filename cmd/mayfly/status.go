@@ -11,9 +11,7 @@ import (
 	"github.com/emersion/go-message/mail"
 
 	"mayfly/examples"
-	"mayfly/internal/bot"
 	"mayfly/internal/bundle"
-	"mayfly/internal/install"
 )
 
 // statusMail is what a tool reads from a mail in Bot/Status; package install describes them.
@@ -47,8 +45,8 @@ func readStatus(raw []byte) (statusMail, error) {
 	return s, nil
 }
 
-// composeDice is the message with which an author installs examples/dice.
-func composeDice(address bot.Address) ([]byte, error) {
+// exampleDice is examples/dice, as a bundle.
+func exampleDice() (*bundle.Bundle, error) {
 	dice, err := examples.Dice()
 	if err != nil {
 		return nil, err
@@ -65,9 +63,5 @@ func composeDice(address bot.Address) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := bundle.FromFiles(files, bundle.DefaultCeilings())
-	if err != nil {
-		return nil, err
-	}
-	return install.Compose(b, address)
+	return bundle.FromFiles(files, bundle.DefaultCeilings())
 }
