@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -144,5 +145,41 @@ fe80::1 80 OSError 22
 `
 	if run.stdout != want {
 		t.Errorf("got\n%s%s\nwant\n%s", run.stdout, run.stderr, want)
+	}
+}
+
+// TestLandlock shows what Landlock alone stands before: bubblewrap's own process, what /proc lets an owner write, and for core the
+// ports that are not its relay's.
+func TestLandlock(t *testing.T) {
+	run := runNative(t, nativeSpec("/usr/bin/python3", "-c", `
+import os
+for path in ("/proc/1/mem", "/proc/1/oom_score_adj", "/proc/self/oom_score_adj", "/proc/self/timerslack_ns", "/bundle/x", "/usr/x", "/storage/x", "/tmp/x",
+             "/dev/shm/x", "/dev/null"):
+    try:
+        os.close(os.open(path, os.O_RDWR | (0 if path.startswith("/proc") else os.O_CREAT), 0o600))
+        print(path, "written")
+    except OSError as e:
+        print(path, e.strerror)
+`), "")
+	want := `/proc/1/mem Permission denied
+/proc/1/oom_score_adj Permission denied
+/proc/self/oom_score_adj Permission denied
+/proc/self/timerslack_ns Permission denied
+/bundle/x Read-only file system
+/usr/x Read-only file system
+/storage/x written
+/tmp/x written
+/dev/shm/x written
+/dev/null written
+`
+	if run.stdout != want {
+		t.Errorf("got\n%s%s\nwant\n%s", run.stdout, run.stderr, want)
+	}
+	l := listenLoopback(t)
+	spec := testSpec("connect=" + l.Addr().String())
+	spec.Programs[0].Profile = ProfileCore
+	reports, _ := probe(t, open(t, spec), "probe")
+	if len(reports) != 1 || reports[0].Errno != int(syscall.EACCES) {
+		t.Errorf("a port that is not in the Spec: %+v", reports)
 	}
 }

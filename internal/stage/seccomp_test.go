@@ -177,7 +177,7 @@ func TestProfiles(t *testing.T) {
 }
 
 func TestForeignCallsAreDenied(t *testing.T) {
-	for _, name := range []string{wire.ProfileWorker, wire.ProfileCore} {
+	for _, name := range []string{wire.ProfileWorker, wire.ProfileCore, wire.ProfileNative} {
 		vm := machine(t, name)
 		for number := range uint32(600) {
 			if got := verdict(t, vm, uint32(arch.I386.ID), number); got != deny {
@@ -262,7 +262,7 @@ func TestConditions(t *testing.T) {
 
 // TestEveryCallIsListedOnce: in two lists, a call would be allowed or killed by the order of the lists.
 func TestEveryCallIsListedOnce(t *testing.T) {
-	for _, name := range []string{wire.ProfileWorker, wire.ProfileCore} {
+	for _, name := range []string{wire.ProfileWorker, wire.ProfileCore, wire.ProfileNative} {
 		rules, err := profile(name, testPID)
 		if err != nil {
 			t.Fatal(err)
