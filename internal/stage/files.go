@@ -2,12 +2,14 @@ package stage
 
 import (
 	"archive/tar"
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -127,35 +129,52 @@ func openBeneath(name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-// pack writes a directory as a tar archive. It is called when no program lives, so nothing changes meanwhile.
+// pack writes a directory as a tar archive. It is called when no program lives, so nothing changes meanwhile. Its errors are read
+// by the bot's author.
 func pack(w io.Writer, d wire.Dir) error {
+	info, err := os.Stat(d.Path)
+	if err == nil && !open(info.Mode()) {
+		err = os.Chmod(d.Path, 0o700)
+	}
+	if err != nil {
+		return err
+	}
 	root, err := os.OpenRoot(d.Path)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-	p := packer{tw: tar.NewWriter(w), root: root, left: d.Size}
+	out := bufio.NewWriterSize(w, wire.MaxFrame-1) // headers are not to go alone
+	p := packer{tw: tar.NewWriter(out), root: root, room: d.Size, left: d.Size, buf: make([]byte, 64<<10)}
 	if err := p.dir(".", 0); err != nil {
 		return err
 	}
-	return p.tw.Close()
+	if err := p.tw.Close(); err != nil {
+		return err
+	}
+	return out.Flush()
 }
 
 type packer struct {
 	tw   *tar.Writer
 	root *os.Root
-	left int64 // bytes that files may still have: holes make them larger than the tmpfs
+	room int64 // bytes
+	left int64 // of them, for what is still to come: holes and second names make files larger together than the tmpfs
+	buf  []byte
 }
 
 func (p *packer) dir(name string, depth int) error {
 	if depth > maxDepth {
-		return fmt.Errorf("%s: nested deeper than %d", name, maxDepth)
+		return fmt.Errorf("%.100q… is nested deeper than %d folders: nest less", name, maxDepth)
 	}
 	entries, err := fs.ReadDir(p.root.FS(), name)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
+		if !utf8.ValidString(e.Name()) {
+			return fmt.Errorf("the name %.100q is not UTF-8: rename it", path.Join(name, e.Name()))
+		}
 		if err := p.entry(path.Join(name, e.Name()), depth); err != nil {
 			return err
 		}
@@ -168,33 +187,57 @@ func (p *packer) entry(name string, depth int) error {
 	if err != nil {
 		return err
 	}
+	if plain := info.IsDir() || info.Mode().IsRegular(); plain && !open(info.Mode()) {
+		if err := p.root.Chmod(name, 0o700); err != nil {
+			return err
+		}
+	}
 	h := &tar.Header{Name: name, Mode: int64(info.Mode().Perm()), ModTime: info.ModTime()}
 	switch {
 	case info.IsDir():
 		h.Typeflag, h.Name = tar.TypeDir, name+"/"
 		if err := p.tw.WriteHeader(h); err != nil {
-			return err
+			return fmt.Errorf("%.100q: %w", name, err)
 		}
 		return p.dir(name, depth+1)
 	case info.Mode().IsRegular():
 		h.Typeflag, h.Size = tar.TypeReg, info.Size()
 		return p.file(h)
 	}
-	return fmt.Errorf("%s: %w", name, errNotRegular)
+	return fmt.Errorf("%.100q is %s: only files and folders can be kept: remove it", name, special(info.Mode()))
+}
+
+// open reports whether we, who own what lies in the sandbox but have no rights beyond, can read it. Modes are not kept.
+func open(mode fs.FileMode) bool {
+	return mode&0o400 != 0 && (!mode.IsDir() || mode&0o100 != 0)
+}
+
+// special names what is neither a file nor a folder.
+func special(mode fs.FileMode) string {
+	switch {
+	case mode&fs.ModeSymlink != 0:
+		return "a symbolic link"
+	case mode&fs.ModeNamedPipe != 0:
+		return "a named pipe"
+	case mode&fs.ModeSocket != 0:
+		return "a socket"
+	}
+	return "a device"
 }
 
 func (p *packer) file(h *tar.Header) error {
 	if p.left -= h.Size; p.left < 0 {
-		return fmt.Errorf("%s: %w: %d bytes, more than the directory has room for", h.Name, errTooLarge, h.Size)
+		return fmt.Errorf("with %.100q, which has %d bytes, the files have more than the %d bytes that the folder has room for: "+
+			"a file with holes, or with several names, counts whole each time: make it smaller, or remove it", h.Name, h.Size, p.room)
 	}
 	if err := p.tw.WriteHeader(h); err != nil {
-		return err
+		return fmt.Errorf("%.100q: %w", h.Name, err)
 	}
 	f, err := p.root.Open(h.Name)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	_, err = io.Copy(p.tw, f)
+	_, err = io.CopyBuffer(p.tw, struct{ io.Reader }{f}, p.buf) // a file by itself would bring a buffer of its own
 	return err
 }

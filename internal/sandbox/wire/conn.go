@@ -125,7 +125,11 @@ func (c *Conn) Send(kind Kind, payload []byte, files ...*os.File) error {
 	if len(payload) >= MaxFrame {
 		return fmt.Errorf("%w: frame %q of %d bytes, the limit is %d", ErrProtocol, kind, len(payload), MaxFrame)
 	}
-	packet := append([]byte{byte(kind)}, payload...)
+	return c.sendPacket(append([]byte{byte(kind)}, payload...), files...)
+}
+
+// sendPacket writes one frame that begins with its kind.
+func (c *Conn) sendPacket(packet []byte, files ...*os.File) error {
 	var oob []byte
 	if len(files) > 0 {
 		fds := make([]int, len(files))
@@ -139,7 +143,7 @@ func (c *Conn) Send(kind Kind, payload []byte, files ...*os.File) error {
 		oob = unix.UnixRights(fds...)
 	}
 	if _, _, err := c.sock.WriteMsgUnix(packet, oob, nil); err != nil {
-		return fmt.Errorf("send frame %q: %w", kind, err)
+		return fmt.Errorf("send frame %q: %w", packet[0], err)
 	}
 	return nil
 }
@@ -224,11 +228,12 @@ func closeAll(files []*os.File) {
 
 // SendStream sends what r gives as Data frames and closes the stream with End: empty when r ended well, else r's error.
 func (c *Conn) SendStream(r io.Reader) error {
-	buf := make([]byte, MaxFrame-1)
+	buf := make([]byte, MaxFrame)
+	buf[0] = byte(KindData)
 	for {
-		n, err := r.Read(buf)
+		n, err := r.Read(buf[1:])
 		if n > 0 {
-			if err := c.Send(KindData, buf[:n]); err != nil {
+			if err := c.sendPacket(buf[:1+n]); err != nil {
 				return err
 			}
 		}
@@ -286,6 +291,18 @@ func (s *Stream) Drain() error {
 // ErrAborted is wrapped by a stream's error when its sender gave up in the middle.
 var ErrAborted = errors.New("stream given up by its sender")
 
+// AbortedError is an ErrAborted with what the sender said, clipped: for a folder that cannot be packed, words for its author.
+type AbortedError struct{ why string }
+
+// Error implements error.
+func (e *AbortedError) Error() string { return ErrAborted.Error() + ": " + e.why }
+
+// Unwrap gives ErrAborted.
+func (e *AbortedError) Unwrap() error { return ErrAborted }
+
+// Told is what the sender said.
+func (e *AbortedError) Told() string { return e.why }
+
 // StreamFrame is what a frame means within a stream: bytes, or the end as an error, io.EOF for the good one.
 func StreamFrame(f Frame) ([]byte, error) {
 	f.CloseFiles()
@@ -295,7 +312,7 @@ func StreamFrame(f Frame) ([]byte, error) {
 	case f.Kind == KindEnd && len(f.Payload) == 0:
 		return nil, io.EOF
 	case f.Kind == KindEnd:
-		return nil, fmt.Errorf("%w: %s", ErrAborted, Clip(string(f.Payload)))
+		return nil, &AbortedError{Clip(string(f.Payload))}
 	}
 	return nil, fmt.Errorf("%w: frame %q within a stream", ErrProtocol, f.Kind)
 }
