@@ -68,9 +68,9 @@ func writeBundle(dir *os.Root, tmp string, files []File) error {
 		if err := dir.MkdirAll(path.Dir(name), 0o700); err != nil {
 			return err
 		}
-		err := write(dir, name, func(w *os.File) error { _, err := w.Write(f.Data); return err })
+		err := write(dir, name, true, func(w *os.File) error { _, err := w.Write(f.Data); return err })
 		if errors.Is(err, fs.ErrExist) {
-			return fmt.Errorf("%w: %.100q is there twice", ErrRefused, f.Path)
+			return refuse("%.100q is there twice", f.Path)
 		}
 		if err != nil {
 			return err
@@ -89,7 +89,7 @@ func writeBundle(dir *os.Root, tmp string, files []File) error {
 
 func checkDigest(digest string) error {
 	if len(digest) < 32 || len(digest) > 128 || strings.Trim(digest, "0123456789abcdef") != "" {
-		return fmt.Errorf("%w: %.100q is not a digest in lower-case hexadecimal", ErrRefused, digest)
+		return refuse("%.100q is not a digest in lower-case hexadecimal", digest)
 	}
 	return nil
 }

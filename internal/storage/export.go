@@ -2,6 +2,7 @@ package storage
 
 import (
 	"archive/tar"
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -46,17 +47,22 @@ func (s *Store) export(addr bot.Address, kind, name string, w io.Writer) error {
 		return err
 	}
 	defer tree.Close()
-	tw := tar.NewWriter(w)
+	const frame = 64<<10 - 1 // what a packet to the sandbox carries: headers are not to go alone
+	out := bufio.NewWriterSize(w, frame)
+	tw, buf := tar.NewWriter(out), make([]byte, 64<<10)
 	err = fs.WalkDir(tree.FS(), ".", func(name string, e fs.DirEntry, err error) error {
 		if err != nil || name == "." {
 			return err
 		}
-		return exportEntry(tw, tree, name, e)
+		return exportEntry(tw, tree, name, e, buf)
 	})
 	if err != nil {
 		return err
 	}
-	return tw.Close()
+	if err := tw.Close(); err != nil {
+		return err
+	}
+	return out.Flush()
 }
 
 // openTree opens a generation or a bundle that must be there.
@@ -69,7 +75,7 @@ func openTree(dir *os.Root, name string) (*os.Root, error) {
 	return tree, err
 }
 
-func exportEntry(tw *tar.Writer, tree *os.Root, name string, e fs.DirEntry) error {
+func exportEntry(tw *tar.Writer, tree *os.Root, name string, e fs.DirEntry, buf []byte) error {
 	info, err := e.Info()
 	if err != nil {
 		return err
@@ -89,6 +95,6 @@ func exportEntry(tw *tar.Writer, tree *os.Root, name string, e fs.DirEntry) erro
 	if err := tw.WriteHeader(h); err != nil {
 		return err
 	}
-	_, err = io.Copy(tw, f)
+	_, err = io.CopyBuffer(tw, struct{ io.Reader }{f}, buf) // a file by itself would bring a buffer of its own
 	return err
 }

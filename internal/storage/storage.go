@@ -31,6 +31,8 @@ import (
 	"sync"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"mayfly/internal/bot"
 )
 
@@ -50,7 +52,7 @@ const tmpPrefix = ".tmp-"
 // What errors of this package wrap.
 var (
 	ErrMissing = errors.New("not on disk")
-	ErrRefused = errors.New("the stream breaks the rules") // hostile or broken input, or more than Rules allow
+	ErrRefused = errors.New("refused") // hostile or broken input, or more than Rules allow
 )
 
 // Store is a folder of generations. Its methods may be called concurrently for different bots; for one bot, one at a time.
@@ -108,28 +110,38 @@ func (s *Store) create(addr bot.Address, kind string) (*os.Root, error) {
 
 // Size is the bytes of the files of a generation; 0 for generation 0.
 func (s *Store) Size(addr bot.Address, kind Kind, gen bot.Generation) (size int64, err error) {
-	if gen == 0 {
-		return 0, nil
-	}
-	dir, err := s.open(addr, string(kind))
-	if err != nil {
-		return 0, fmt.Errorf("storage: size of %s %d of %s: %w", kind, gen, addr, err)
-	}
-	defer dir.Close()
-	err = fs.WalkDir(dir.FS(), number(gen), func(_ string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
-			return err
-		}
-		info, err := entry.Info()
-		if err == nil {
+	err = s.walk(addr, kind, gen, func(info fs.FileInfo) {
+		if !info.IsDir() {
 			size += info.Size()
 		}
-		return err
 	})
 	if err != nil {
 		return 0, fmt.Errorf("storage: size of %s %d of %s: %w", kind, gen, addr, err)
 	}
 	return size, nil
+}
+
+// walk visits the files and folders of a generation; generation 0 has none.
+func (s *Store) walk(addr bot.Address, kind Kind, gen bot.Generation, visit func(fs.FileInfo)) error {
+	if gen == 0 {
+		return nil
+	}
+	dir, err := s.open(addr, string(kind))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	top := number(gen)
+	return fs.WalkDir(dir.FS(), top, func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || name == top {
+			return err
+		}
+		info, err := entry.Info()
+		if err == nil {
+			visit(info)
+		}
+		return err
+	})
 }
 
 // Remove deletes everything of a bot; where there is nothing, it does nothing. The bot is gone at once and durably: what a crash
@@ -275,8 +287,36 @@ func syncDir(dir *os.Root, name string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// write makes one new file, durable when it returns.
-func write(dir *os.Root, name string, fill func(*os.File) error) error {
+// syncAll makes everything durable that was written on the file system of a folder.
+func syncAll(dir *os.Root, name string) error {
+	f, err := dir.Open(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.NewSyscallError("syncfs", unix.Syncfs(int(f.Fd()))), f.Close())
+}
+
+// canSyncAll reports whether syncfs is known to make files durable and to report errors on the file system of a folder: others
+// (FUSE) return at once.
+func canSyncAll(dir *os.Root) bool {
+	f, err := dir.Open(".")
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	var stat unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &stat); err != nil {
+		return false
+	}
+	switch stat.Type {
+	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC:
+		return true
+	}
+	return false
+}
+
+// write makes one new file, durable when it returns if sync is set.
+func write(dir *os.Root, name string, sync bool, fill func(*os.File) error) error {
 	f, err := dir.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
@@ -284,7 +324,10 @@ func write(dir *os.Root, name string, fill func(*os.File) error) error {
 	if err := fill(f); err != nil {
 		return errors.Join(err, f.Close())
 	}
-	return errors.Join(f.Sync(), f.Close())
+	if sync {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
 }
 
 func tmpName() string {
@@ -304,18 +347,18 @@ func hint(err error) error {
 // checkName says why a name may not stand in a tree.
 func checkName(name string, depth, length int) error {
 	if !fs.ValidPath(name) || name == "." {
-		return fmt.Errorf("%w: %.100q is not a clean relative UTF-8 path", ErrRefused, name)
+		return refuse("%.100q is not a clean relative UTF-8 path: rename it", name)
 	}
 	if strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-		return fmt.Errorf("%w: %.100q has a control character", ErrRefused, name)
+		return refuse("the name %.100q has a control character: rename it", name)
 	}
 	parts := strings.Split(name, "/")
 	if len(parts) > depth {
-		return fmt.Errorf("%w: %.100q is more than %d folders deep", ErrRefused, name, depth)
+		return refuse("%.100q is more than %d folders deep: nest less", name, depth)
 	}
 	for _, part := range parts {
 		if len(part) > length {
-			return fmt.Errorf("%w: %.100q is longer than %d bytes", ErrRefused, part, length)
+			return refuse("the name %.100q is longer than %d bytes: shorten it", part, length)
 		}
 	}
 	return nil
