@@ -94,7 +94,9 @@ func TestPaceEndsWithTheContext(t *testing.T) {
 		want error
 		says string
 	}{
-		{"deadline", func(c context.Context) (context.Context, context.CancelFunc) { return context.WithTimeout(c, time.Second) },
+		{"deadline", func(c context.Context) (context.Context, context.CancelFunc) {
+			return context.WithTimeout(c, time.Second)
+		},
 			context.DeadlineExceeded, "no time was left to write what has changed, at 1MB and 100 files a second: change less in one run"},
 		{"cancelled", func(c context.Context) (context.Context, context.CancelFunc) {
 			c, cancel := context.WithCancel(c)

@@ -144,6 +144,9 @@ func TestRoom(t *testing.T) {
 		})
 	}
 	s := openStore(t, t.TempDir())
+	one, err := s.Room(dice, Folder, 0, Rules{Files: 1, Bytes: 12_000_000, Change: 4_000_000})
+	must(t, err)
+	must(t, writeAll(mounted(t, one.Bytes, one.Inodes), files(1, 4_000_000)))
 	empty, err := s.Room(dice, Folder, 0, FolderRules(DefaultQuota, DefaultChange, nil))
 	if err != nil || empty.Bytes > DefaultChange+5000*4096 || empty.Inodes != 5002 {
 		t.Errorf("for an empty folder: %+v, %v", empty, err)
