@@ -66,14 +66,8 @@ func putFile(name string, size int64, mode os.FileMode, r io.Reader) error {
 
 // writeFile writes under another name first, so that a program sees the whole file or none.
 func writeFile(root *os.Root, name string, size int64, mode os.FileMode, r io.Reader) error {
-	if err := root.MkdirAll(path.Dir(name), 0o700); err != nil {
-		return err
-	}
 	partial := path.Join(path.Dir(name), ".mayfly-partial")
-	if err := root.Remove(partial); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	f, err := root.OpenFile(partial, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	f, err := createFile(root, partial, mode)
 	if err != nil {
 		return err
 	}
@@ -88,6 +82,24 @@ func writeFile(root *os.Root, name string, size int64, mode os.FileMode, r io.Re
 		return errors.Join(err, root.Remove(partial))
 	}
 	return nil
+}
+
+// createFile makes a new file. What may be in the way of it, or missing, is looked after when it is.
+func createFile(root *os.Root, name string, mode os.FileMode) (*os.File, error) {
+	const flags = os.O_WRONLY | os.O_CREATE | os.O_EXCL
+	f, err := root.OpenFile(name, flags, mode)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		err = root.MkdirAll(path.Dir(name), 0o700)
+	case errors.Is(err, os.ErrExist):
+		err = root.Remove(name)
+	default:
+		return f, err
+	}
+	if err != nil {
+		return nil, err
+	}
+	return root.OpenFile(name, flags, mode)
 }
 
 // openRegular opens a regular file of at most size bytes. It follows no link, and does not wait for a FIFO's other end.
