@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"mayfly/internal/bot"
 	"mayfly/internal/storage"
 )
@@ -47,7 +49,7 @@ func benchmarkFolder(b *testing.B, files, size, changed int) {
 		b.Fatal(err)
 	}
 	fresh := make([]byte, size)
-	var in, out time.Duration
+	var in, out, cpu time.Duration
 	for b.Loop() {
 		b.StopTimer()
 		spec := testSpec()
@@ -55,6 +57,7 @@ func benchmarkFolder(b *testing.B, files, size, changed int) {
 		s := open(b, spec)
 		b.StartTimer()
 		began := time.Now()
+		before := ownCPU()
 		r, w := io.Pipe()
 		go func() { w.CloseWithError(store.Export(folderBot, storage.Folder, base, w)) }()
 		if err := s.Put("/data", r); err != nil {
@@ -80,8 +83,13 @@ func benchmarkFolder(b *testing.B, files, size, changed int) {
 		}
 		out += time.Since(began)
 		b.StopTimer()
+		cpu += ownCPU() - before
 		stream.Close()
-		s.Close()
+		result, err := s.Close()
+		if err != nil {
+			b.Fatal(err)
+		}
+		cpu += result.CPU
 		if gen != base {
 			base = gen
 			if _, err := store.Sweep(folderBot, storage.Folder, base); err != nil {
@@ -92,6 +100,15 @@ func benchmarkFolder(b *testing.B, files, size, changed int) {
 	}
 	b.ReportMetric(float64(in.Microseconds())/1000/float64(b.N), "ms-in/op")
 	b.ReportMetric(float64(out.Microseconds())/1000/float64(b.N), "ms-out/op")
+	b.ReportMetric(float64(cpu.Microseconds())/1000/float64(b.N), "ms-cpu/op") // the daemon's and the sandbox's, with its start
+}
+
+func ownCPU() time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		panic(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 func fileName(dir string, i int) string { return fmt.Sprintf("%sd%d/f%d", dir, i%10, i) }

@@ -7,9 +7,10 @@
 //	<address>/bundle/<digest>/…    the bundle with this digest
 //	<address>/<kind>/.tmp-<hex>/   one that is being written
 //
-// A generation is written into a temporary folder, fsynced whole, and renamed to a number above its base and above every
-// number on disk. It is in force when the ledger names it, and from its rename on never changes: files that are the same
-// as in the base are hard links to it. What the ledger does not name is deleted at start.
+// A generation is written into a temporary folder, made durable whole (a few files by fsync, more by one syncfs where that can be
+// trusted), and renamed to a number above its base and above every number on disk. It is in force when the ledger names it, and
+// from its rename on never changes: files that are the same as in the base are hard links to it. What the ledger does not name
+// is deleted at start. What is written for a bot's folder keeps the pace of a Pacer; reading, comparing and linking do not wait.
 //
 // Generations cross the sandbox's wall as tar streams, and the one that comes back is hostile. Import takes regular files
 // and folders only, under clean relative names, each folder before what is in it, each name once, all bounded by Rules, up
