@@ -20,6 +20,7 @@ import (
 	"mayfly/internal/bundle"
 	"mayfly/internal/install"
 	"mayfly/internal/sandbox"
+	"mayfly/internal/session"
 )
 
 // config is the operator's file. docs/mayfly.toml documents every key and holds the defaults.
@@ -59,6 +60,7 @@ type installConfig struct {
 type botsConfig struct {
 	Memory       string   `toml:"memory"`
 	Wall         string   `toml:"wall"`
+	Folder       string   `toml:"folder"`
 	Interpreters []string `toml:"interpreters"`
 	Landlock     string   `toml:"landlock"`
 }
@@ -81,7 +83,7 @@ func defaultConfig() config {
 			Poll: "15m",
 		},
 		Install: installConfig{Who: install.Everyone, Listed: []string{}, InstallsPerHour: 60, Bots: 1000, Disk: "5GB"},
-		Bots:    botsConfig{Memory: "128MB", Wall: "30s", Interpreters: bundle.DefaultInterpreters(), Landlock: landlockIfThere},
+		Bots:    botsConfig{Memory: "128MB", Wall: "30s", Folder: "100MB", Interpreters: bundle.DefaultInterpreters(), Landlock: landlockIfThere},
 		Log:     logConfig{Level: "info", Format: "text"},
 	}
 }
@@ -220,6 +222,9 @@ func (b botsConfig) ceilings() (bundle.Ceilings, error) {
 	if c.Wall, err = time.ParseDuration(b.Wall); err != nil || c.Wall < time.Second || c.Wall > time.Minute {
 		wrong("wall = %q: want 1s to 1m", b.Wall)
 	}
+	if _, err := b.limits(); err != nil {
+		wrong("folder = %q: want 0B to 500MB", b.Folder)
+	}
 	if b.Landlock != landlockIfThere && b.Landlock != landlockRequired {
 		wrong("landlock = %q: want %s or %s", b.Landlock, landlockIfThere, landlockRequired)
 	}
@@ -232,6 +237,17 @@ func (b botsConfig) ceilings() (bundle.Ceilings, error) {
 		}
 	}
 	return c, errors.Join(errs...)
+}
+
+// limits are those of a session on this host.
+func (b botsConfig) limits() (session.Limits, error) {
+	l := session.DefaultLimits()
+	folder, err := bundle.ParseSize(b.Folder)
+	if err == nil && folder > 500e6 {
+		err = errors.New("too large")
+	}
+	l.Folder = folder
+	return l, err
 }
 
 // interpreters are the paths of those that this host has.

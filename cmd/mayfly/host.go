@@ -87,13 +87,17 @@ func (h *host) open(ctx context.Context, done func(session.Outcome)) error {
 	if err != nil {
 		return err
 	}
+	limits, err := h.cfg.Bots.limits()
+	if err != nil {
+		return err
+	}
 	engine, err := wasmEngine(h.cfg.Sandbox)
 	if err != nil {
 		return err
 	}
 	runner := session.New(session.Options{
 		Sandboxes: h.broker.Client(), Core: h.cfg.Core, Storage: h.store, Ledger: h.ledger, Outbox: h.outbox, Keys: h.keys,
-		Limits: session.DefaultLimits(), Log: h.log, Interpreters: h.cfg.Bots.interpreters(), Landlock: h.cfg.Bots.Landlock == landlockRequired,
+		Limits: limits, Pacer: storage.NewPacer(storage.DefaultPace()), Log: h.log, Interpreters: h.cfg.Bots.interpreters(), Landlock: h.cfg.Bots.Landlock == landlockRequired,
 		Engine: engine,
 	})
 	slots := dispatch.NewSlots(h.cfg.Sessions)

@@ -231,7 +231,7 @@ func (r *Runner) endCore(ctx context.Context, c *coreSide, b ledger.Bot) (ending
 	if _, err := c.box.Wait(ctx, "reader"); err != nil {
 		return end, fmt.Errorf("account reader: %w", err)
 	}
-	end.account, err = r.collect(ctx, c.box, accountDir, b.Address, storage.Account, b.Account, accountRules(r.Limits))
+	end.account, _, err = r.collect(ctx, c.box, accountDir, b.Address, storage.Account, b.Account, accountRules(r.Limits))
 	if err != nil {
 		return end, fmt.Errorf("account: %w", err)
 	}
@@ -263,14 +263,13 @@ func accountRules(l Limits) storage.Rules {
 
 // collect streams a folder of a sandbox, whose programs have ended, into a new generation.
 func (r *Runner) collect(ctx context.Context, box *sandbox.Sandbox, dir string, account bot.Address, kind storage.Kind,
-	base bot.Generation, rules storage.Rules) (bot.Generation, error) {
+	base bot.Generation, rules storage.Rules) (bot.Generation, storage.Stats, error) {
 	stream, err := box.Collect(dir)
 	if err != nil {
-		return 0, err
+		return 0, storage.Stats{}, err
 	}
 	defer stream.Close()
-	generation, _, err := r.Storage.Import(ctx, account, kind, base, stream, rules)
-	return generation, err
+	return r.Storage.Import(ctx, account, kind, base, stream, rules)
 }
 
 // close ends everything that is still there. It is called after a failure and after a success.

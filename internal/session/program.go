@@ -102,7 +102,7 @@ func (r *Runner) BotSpec(m bot.Manifest) (sandbox.Spec, error) {
 		Wall: r.Limits.CoreWall, CPU: m.Limits.Wall + 5*time.Second, Landlock: r.Landlock,
 		Dirs: []sandbox.Dir{
 			{Path: bundleDir, Size: r.Limits.Tmpfs, Inodes: 5000},
-			{Path: storageDir, Size: r.Limits.Tmpfs, Inodes: 10_000, Writable: true},
+			{Path: storageDir, Size: r.Limits.Tmpfs, Inodes: 5000, Writable: true},
 			{Path: attachmentsDir, Size: maxAttachment, Inodes: 100, Writable: true}, // sealed with the job
 			{Path: tmpDir, Size: r.Limits.Tmpfs, Inodes: 10_000, Writable: true},
 		},
@@ -118,6 +118,11 @@ func (p *program) open(ctx context.Context, fill func(*sandbox.Sandbox) error) e
 	}
 	if p.cpu > 0 {
 		spec.CPU = min(spec.CPU, p.cpu)
+	}
+	if p.bot.Address != "" { // a check has no folder
+		if err := p.r.fitFolder(&spec, p.bot); err != nil {
+			return err
+		}
 	}
 	box, err := p.r.Sandboxes.Open(ctx, spec)
 	if err != nil {
@@ -226,10 +231,13 @@ func (p *program) judge(ctx context.Context, end finish) (bot.RunRecord, error) 
 		record.Status, record.Message = "", "" // it said so and went on: what ended it counts
 	}
 	if record.Status == bot.RunOK {
-		if err := p.keep(ctx); fullOrBroken(err) {
+		kept, err := p.keep(ctx)
+		if fullOrBroken(err) {
 			return record, host(err)
-		} else if err != nil {
-			record.Status, record.Message = bot.RunError, "the folder was not kept: "+err.Error()
+		}
+		record.Kept = kept
+		if err != nil {
+			record.Status, record.Message, record.Kept = bot.RunError, bounded(storage.Explain(err)), ""
 		}
 	}
 	record.MaxRSS = p.box.MaxRSS(programName)
@@ -243,10 +251,11 @@ func (p *program) judge(ctx context.Context, end finish) (bot.RunRecord, error) 
 	return record, nil
 }
 
-// keep makes a new generation of the bot's folder.
-func (p *program) keep(ctx context.Context) (err error) {
-	p.folder, err = p.r.collect(ctx, p.box, storageDir, p.bot.Address, storage.Folder, p.bot.Storage, folderRules(p.r.Limits))
-	return err
+// keep makes a new generation of the bot's folder, and says what is in it. Its error has words for the author.
+func (p *program) keep(ctx context.Context) (string, error) {
+	generation, stats, err := p.r.collect(ctx, p.box, storageDir, p.bot.Address, storage.Folder, p.bot.Storage, p.r.folderRules())
+	p.folder = generation
+	return stats.String(), err
 }
 
 // explain says what ended a run that could not say so itself.
@@ -272,6 +281,20 @@ func explain(record *bot.RunRecord, result sandbox.Result, trouble error) {
 	}
 }
 
-func folderRules(l Limits) storage.Rules {
-	return storage.Rules{Files: 10_000, Depth: 16, Name: 255, Bytes: 100 << 20, File: l.Tmpfs, Change: l.Tmpfs}
+func (r *Runner) folderRules() storage.Rules {
+	return storage.FolderRules(r.Limits.Folder, r.Limits.Change, r.Pacer)
+}
+
+// fitFolder makes room for the bot's folder and what may change in it, and no more: the room counts as the run's memory.
+func (r *Runner) fitFolder(spec *sandbox.Spec, b ledger.Bot) error {
+	room, err := r.Storage.Room(b.Address, storage.Folder, b.Storage, r.folderRules())
+	if err != nil {
+		return err
+	}
+	for i := range spec.Dirs {
+		if d := &spec.Dirs[i]; d.Path == storageDir {
+			d.Size, d.Inodes = room.Bytes, room.Inodes
+		}
+	}
+	return nil
 }

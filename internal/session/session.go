@@ -56,7 +56,9 @@ type Limits struct {
 	CoreWall    time.Duration // of the whole session
 	Incoming    time.Duration // how long core may take to say what a mail was
 	Drain       time.Duration // how long core may take to send what it has queued
-	Tmpfs       int64         // bytes of each of the bot's folders in the sandbox
+	Tmpfs       int64         // bytes of each of the bot's folders in the sandbox but its own
+	Folder      int64         // bytes of all files of a bot's own folder
+	Change      int64         // bytes of the files of that folder which one run changes
 	Pids        int
 	Log         int // bytes of the bot's log that are kept
 }
@@ -65,7 +67,7 @@ type Limits struct {
 func DefaultLimits() Limits {
 	return Limits{
 		CoreMemory: 256 << 20, CoreAccount: 200 << 20, CoreWall: 90 * time.Second, Incoming: 30 * time.Second, Drain: 15 * time.Second,
-		Tmpfs: 32 << 20, Pids: 64, Log: 64 << 10,
+		Tmpfs: 32 << 20, Folder: storage.DefaultQuota, Change: storage.DefaultChange, Pids: 64, Log: 64 << 10,
 	}
 }
 
@@ -78,6 +80,7 @@ type Options struct {
 	Outbox    Outbox
 	Keys      Keys
 	Limits    Limits
+	Pacer     *storage.Pacer // of what bots write into their folders
 	Log       *slog.Logger
 
 	Interpreters map[string]string // the paths, below /usr, of those that native bots may name

@@ -49,7 +49,7 @@ func (s *Store) importCompiled(ctx context.Context, addr bot.Address, digest, en
 	if _, err := dir.Stat(name); err == nil {
 		return nil
 	}
-	im := &importer{dir: dir, tmp: tmpName(), rules: rules, entries: map[string]entry{}}
+	im := newImporter(ctx, dir, addr, 0, rules)
 	err = im.readStream(ctx, r)
 	if err == nil {
 		err = im.finish(ctx)
@@ -75,20 +75,17 @@ func (s *Store) ExportCompiled(addr bot.Address, digest, engine string, w io.Wri
 // HasCompiled reports whether ImportCompiled kept something.
 func (s *Store) HasCompiled(addr bot.Address, digest, engine string) (bool, error) {
 	name, err := compiledName(digest, engine)
-	if err != nil {
-		return false, fmt.Errorf("storage: %w", err)
+	if err == nil {
+		err = checkAddress(addr)
 	}
-	dir, err := s.open(addr, compiled)
+	if err == nil {
+		_, err = s.root.Stat(path.Join(string(addr), compiled, name))
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("storage: %w", err)
+		return false, fmt.Errorf("storage: compiled bundle %.100q of %s: %w", digest, addr, err)
 	}
-	defer dir.Close()
-	_, err = dir.Stat(path.Clean(name))
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil, err
+	return true, nil
 }

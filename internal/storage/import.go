@@ -28,8 +28,7 @@ func (s *Store) Import(ctx context.Context, addr bot.Address, kind Kind, base bo
 		return 0, Stats{}, fmt.Errorf("storage: import %s of %s: %w", kind, addr, hint(err))
 	}
 	defer dir.Close()
-	im := &importer{dir: dir, tmp: tmpName(), base: number(base), rules: rules, entries: map[string]entry{}, folders: map[string]bool{}}
-	im.pace = func(bytes, operations int) error { return rules.Pacer.wait(ctx, addr, bytes, operations) }
+	im := newImporter(ctx, dir, addr, base, rules)
 	gen, err := s.importTree(ctx, im, base, r)
 	im.closeFiles()
 	if err != nil {
@@ -77,6 +76,11 @@ type importer struct {
 type entry struct {
 	folder bool
 	linked bool // the same as in the base
+}
+
+func newImporter(ctx context.Context, dir *os.Root, addr bot.Address, base bot.Generation, rules Rules) *importer {
+	return &importer{dir: dir, tmp: tmpName(), base: number(base), rules: rules, entries: map[string]entry{}, folders: map[string]bool{},
+		pace: func(bytes, operations int) error { return rules.Pacer.wait(ctx, addr, bytes, operations) }}
 }
 
 const isFolder = -1

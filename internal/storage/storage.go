@@ -5,6 +5,7 @@
 //	<address>/account/<n>/…        generation n of core's account
 //	<address>/folder/<n>/…         generation n of the bot's folder
 //	<address>/bundle/<digest>/…    the bundle with this digest
+//	<address>/compiled/<digest>-<engine>/…  what an engine made of its module
 //	<address>/<kind>/.tmp-<hex>/   one that is being written
 //
 // A generation is written into a temporary folder, made durable whole (a few files by fsync, more by one syncfs where that can be
@@ -174,15 +175,20 @@ func (s *Store) Sweep(addr bot.Address, kind Kind, keep ...bot.Generation) (remo
 	for i, g := range keep {
 		names[i] = number(g)
 	}
-	return s.sweep(addr, string(kind), names)
+	return s.sweep(addr, string(kind), func(name string) bool { return slices.Contains(names, name) })
 }
 
-// SweepBundles deletes the bundles of a bot but the named ones.
+// SweepBundles deletes the bundles of a bot, and what was compiled of them, but the named ones.
 func (s *Store) SweepBundles(addr bot.Address, keep ...string) (removed int, err error) {
-	return s.sweep(addr, bundles, keep)
+	removed, err = s.sweep(addr, bundles, func(name string) bool { return slices.Contains(keep, name) })
+	more, err2 := s.sweep(addr, compiled, func(name string) bool {
+		digest, _, _ := strings.Cut(name, "-")
+		return slices.Contains(keep, digest)
+	})
+	return removed + more, errors.Join(err, err2)
 }
 
-func (s *Store) sweep(addr bot.Address, kind string, keep []string) (removed int, err error) {
+func (s *Store) sweep(addr bot.Address, kind string, keep func(name string) bool) (removed int, err error) {
 	dir, err := s.open(addr, kind)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
@@ -193,7 +199,7 @@ func (s *Store) sweep(addr bot.Address, kind string, keep []string) (removed int
 	defer dir.Close()
 	names, err := list(dir)
 	for _, name := range names {
-		if slices.Contains(keep, name) {
+		if keep(name) {
 			continue
 		}
 		if e := dir.RemoveAll(name); e != nil {
