@@ -38,7 +38,7 @@ func TestPythonBot(t *testing.T) {
 		t.Fatal(err)
 	}
 	ada.expect("note.txt has 16 bytes.\ntock: 2")
-	if r := w.run(address).Record; r.Status != bot.RunOK || r.CPU <= 0 || r.Memory <= 0 || r.MaxRSS <= 0 || r.Kept != "kept 1 file, 23 B" {
+	if r := w.run(address).Record; r.Status != bot.RunOK || r.CPU <= 0 || r.Memory <= 0 || r.MaxRSS <= 0 || r.Kept != "kept 1 file, 22 B" {
 		t.Errorf("the run record lacks something: %+v", r)
 	}
 }
