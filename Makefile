@@ -18,6 +18,7 @@ demo: build
 	$(DELEGATE) bin/mayfly demo -core $(CORE) $(DEMO)
 
 test: lint build
+	@scripts/setup-test
 	$(DELEGATE) $(GO) test -p 2 -timeout 9m ./...
 
 build: setup
