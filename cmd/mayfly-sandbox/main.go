@@ -20,6 +20,7 @@ import (
 	"mayfly/internal/accountreader"
 	"mayfly/internal/broker"
 	"mayfly/internal/stage"
+	"mayfly/internal/wasm"
 	"mayfly/internal/worker"
 )
 
@@ -51,6 +52,8 @@ func usage() int {
 func builtins() map[string]stage.Builtin {
 	return map[string]stage.Builtin{
 		"worker":         worker.Main,
+		"wasm-compile":   wasm.CompileMain,
+		"wasm":           wasm.Main,
 		"account-reader": accountreader.Main,
 		"probe":          stage.Probe,
 	}

@@ -70,7 +70,7 @@ type Program struct {
 	Builtin string   // a program of mayfly-sandbox itself, such as "worker" or "account-reader"; or
 	Binary  *os.File // a static executable, run by file descriptor; stays the caller's; or
 	Path    string   // an executable of the sandbox itself, below /usr or in a Dir with Exec, run under bubblewrap
-	Profile string   // seccomp profile: ProfileWorker or ProfileCore, and ProfileNative with a Path
+	Profile string   // seccomp profile: ProfileWorker, ProfileCore or ProfileWASM, and ProfileNative with a Path
 	Args    []string // without the program's own name
 	Env     []string // the environment; Start may add to it
 	Dir     string   // working directory, in one of Dirs; empty: /

@@ -38,7 +38,10 @@ func profile(name string, pid int) ([]rule, error) {
 	always, kill := common(), deadly()
 	switch name {
 	case wire.ProfileWorker:
-		kill = append(kill, unix.SYS_EXECVEAT, unix.SYS_SOCKET, unix.SYS_SOCKETPAIR)
+		kill = append(kill, workerDeadly()...)
+	case wire.ProfileWASM:
+		rules = append(rules, allow(unix.SYS_MPROTECT, equal(2, unix.PROT_READ|unix.PROT_EXEC))) // wazero seals the code that it has made
+		kill = append(kill, workerDeadly()...)
 	case wire.ProfileCore:
 		rules = append(rules, coreConditions()...)
 		always = append(always, unix.SYS_CONNECT, unix.SYS_SHUTDOWN, unix.SYS_GETSOCKNAME, unix.SYS_GETPEERNAME)
@@ -161,6 +164,11 @@ func coreConditions() []rule {
 			allow(unix.SYS_SOCKETPAIR, equal(0, unix.AF_UNIX), equal(1, unix.SOCK_STREAM|flags)))
 	}
 	return rules
+}
+
+// workerDeadly are deadly to programs that neither speak to anybody nor become another one.
+func workerDeadly() []uint32 {
+	return []uint32{unix.SYS_EXECVEAT, unix.SYS_SOCKET, unix.SYS_SOCKETPAIR}
 }
 
 // deadly are the calls that only an attack makes.

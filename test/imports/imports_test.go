@@ -34,6 +34,8 @@ var allowed = map[string]struct {
 	"internal/stage":          {"sandbox/wire", "another process in namespaces of its own"},
 	"internal/worker":         {"bot worker/engine", "runs the author's code: imports nothing of the daemon"},
 	"internal/worker/engine":  {"", "the binding of QuickJS"},
+	"internal/wasm":           {"", "runs the author's code: imports nothing of the daemon"},
+	"internal/wasm/wasmtest":  {"", "the Go compiler, for tests"},
 	"internal/outbox":         {"bot ledger", "downstream of the ledger"},
 	"internal/session":        {"accountreader bot bundle core gateway keystore ledger minirelay sandbox storage", "joins the rooms for one wake; above it only dispatch and wiring"},
 	"internal/dispatch":       {"bot gate ledger mailbox session", "decides what happens when"},
@@ -42,12 +44,13 @@ var allowed = map[string]struct {
 	"internal/user":           {"core", "a person's app, for the demo and tests: knows nothing of Mayfly"},
 	"examples":                {"", "files"},
 	"cmd/mayfly":              {"bot bundle core dispatch gate install keystore ledger mailbox minirelay outbox sandbox session storage user wake examples", "wiring"},
-	"cmd/mayfly-sandbox":      {"accountreader broker stage worker sandbox/wire sandbox/cgroup", "the other binary: nothing that holds storage, keys or the relay's password"},
+	"cmd/mayfly-sandbox":      {"accountreader broker stage wasm worker sandbox/wire sandbox/cgroup", "the other binary: nothing that holds storage, keys or the relay's password"},
 }
 
 // foreign lists modules that must not be in a binary, with the reason.
 var foreign = []struct{ binary, module, why string }{
 	{"cmd/mayfly", "modernc.org/libquickjs", "the daemon never runs or parses an author's code"},
+	{"cmd/mayfly", "github.com/tetratelabs/wazero", "the daemon never runs or parses an author's code"},
 	{"cmd/mayfly-sandbox", "github.com/emersion", "the broker and what it starts speak no mail"},
 	{"cmd/mayfly-sandbox", "github.com/ProtonMail", "the broker and what it starts hold no keys"},
 	{"cmd/mayfly-sandbox", "net/http", "nothing in a sandbox speaks HTTP by itself"},

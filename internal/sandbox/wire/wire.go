@@ -258,8 +258,8 @@ func (s *Spec) checkProgram(p Program) error {
 		return fmt.Errorf("%w: program %s: builtin %q", ErrSpec, p.Name, p.Builtin)
 	case p.Path != "" && !s.executable(p.Path):
 		return fmt.Errorf("%w: program %s: path %q lies neither in %s of a system root nor in a directory with exec", ErrSpec, p.Name, p.Path, SystemRoot)
-	case p.Path != "" && p.Profile != ProfileNative, p.Path == "" && p.Profile != ProfileWorker && p.Profile != ProfileCore:
-		return fmt.Errorf("%w: program %s: profile %q: want %s, %s, or for a path %s", ErrSpec, p.Name, p.Profile, ProfileWorker, ProfileCore, ProfileNative)
+	case !p.profileFits():
+		return fmt.Errorf("%w: program %s: profile %q: want %s, %s, %s, or for a path %s", ErrSpec, p.Name, p.Profile, ProfileWorker, ProfileCore, ProfileWASM, ProfileNative)
 	case len(p.Args) > MaxArgs || len(p.Env) > MaxArgs:
 		return fmt.Errorf("%w: program %s: more than %d arguments or variables", ErrSpec, p.Name, MaxArgs)
 	case p.Dir != "" && p.Dir != "/" && !s.Inside(p.Dir):
@@ -297,6 +297,17 @@ func (s *Spec) executable(p string) bool {
 		if d.Path == dir && d.Exec {
 			return p != dir
 		}
+	}
+	return false
+}
+
+// profileFits reports whether the program may ask for its profile.
+func (p *Program) profileFits() bool {
+	switch p.Profile {
+	case ProfileWorker, ProfileCore, ProfileWASM:
+		return p.Path == ""
+	case ProfileNative:
+		return p.Path != ""
 	}
 	return false
 }
