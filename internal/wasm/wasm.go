@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -16,6 +17,8 @@ import (
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
+	experimentalsys "github.com/tetratelabs/wazero/experimental/sys"
+	"github.com/tetratelabs/wazero/experimental/sysfs"
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 	"github.com/tetratelabs/wazero/sys"
 )
@@ -277,10 +280,10 @@ func load(ctx context.Context, dirs Dirs, main, limit string, stderr io.Writer) 
 // surroundings are the module's world but for its standard streams.
 func surroundings(dirs Dirs, main string, env []string) wazero.ModuleConfig {
 	files := wazero.NewFSConfig().
-		WithReadOnlyDirMount(dirs.Bundle, "/bundle").
-		WithReadOnlyDirMount(dirs.Attachments, "/attachments").
 		WithDirMount(dirs.Storage, "/storage").
-		WithDirMount(dirs.Tmp, "/tmp")
+		WithDirMount(dirs.Tmp, "/tmp").(sysfs.FSConfig).
+		WithSysFSMount(newReadOnly(dirs.Bundle), "/bundle").(sysfs.FSConfig).
+		WithSysFSMount(newReadOnly(dirs.Attachments), "/attachments")
 	config := wazero.NewModuleConfig().WithName("").WithArgs(main).WithFSConfig(files).
 		WithSysWalltime().WithSysNanotime().WithSysNanosleep().WithRandSource(rand.Reader)
 	for _, v := range env {
@@ -289,6 +292,20 @@ func surroundings(dirs Dirs, main string, env []string) wazero.ModuleConfig {
 		}
 	}
 	return config
+}
+
+// readOnly is a directory that a module cannot change.
+type readOnly struct{ experimentalsys.FS }
+
+func newReadOnly(dir string) readOnly { return readOnly{&sysfs.ReadFS{FS: sysfs.DirFS(dir)}} }
+
+// OpenFile says that the directory is read-only, where wazero says that writing is not implemented.
+func (r readOnly) OpenFile(path string, flag experimentalsys.Oflag, perm fs.FileMode) (experimentalsys.File, experimentalsys.Errno) {
+	f, errno := r.FS.OpenFile(path, flag, perm)
+	if errno == experimentalsys.ENOSYS {
+		errno = experimentalsys.EROFS
+	}
+	return f, errno
 }
 
 // ended turns the end of a module into an exit code, and explains a trap.
