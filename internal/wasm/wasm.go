@@ -318,8 +318,8 @@ func ended(main string, err error, stderr io.Writer) int {
 		return int(min(exit.ExitCode(), 255))
 	}
 	text := err.Error()
-	if _, after, ok := strings.Cut(text, "wasm error: "); ok {
-		text = after
+	for _, prefix := range []string{"module[] function[_start] failed: ", "wasm error: "} { // wazero's
+		text = strings.TrimPrefix(text, prefix)
 	}
 	if len(text) > maxTrap {
 		text = strings.ToValidUTF8(text[:maxTrap], "") + "…"
