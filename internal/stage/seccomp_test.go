@@ -177,7 +177,7 @@ func TestProfiles(t *testing.T) {
 }
 
 func TestForeignCallsAreDenied(t *testing.T) {
-	for _, name := range []string{wire.ProfileWorker, wire.ProfileCore, wire.ProfileNative} {
+	for _, name := range []string{wire.ProfileWorker, wire.ProfileCore, wire.ProfileWASM, wire.ProfileNative} {
 		vm := machine(t, name)
 		for number := range uint32(600) {
 			if got := verdict(t, vm, uint32(arch.I386.ID), number); got != deny {
@@ -198,7 +198,7 @@ func TestArgumentsAreNoNumbers(t *testing.T) {
 		t.Fatal(err)
 	}
 	number := func(name string) uint32 { return uint32(info.SyscallNames[name]) }
-	for _, name := range []string{wire.ProfileWorker, wire.ProfileCore} {
+	for _, name := range []string{wire.ProfileWorker, wire.ProfileCore, wire.ProfileWASM} {
 		vm := machine(t, name)
 		for n := range uint64(1024) {
 			for _, other := range []uint64{0, 1, 3, 7, unix.PR_SET_NAME, testPID, UID, 0x1002, n} {
@@ -213,10 +213,50 @@ func TestArgumentsAreNoNumbers(t *testing.T) {
 					{"fcntl", []uint64{other, n | 1<<12, other, other}},
 					{"prctl", []uint64{n | 1<<10, other, other, other}},
 				} {
+					if name == wire.ProfileWASM && sealsCode(tt.call, tt.args) {
+						continue
+					}
 					if got := verdict(t, vm, uint32(info.ID), number(tt.call), tt.args...); got != deny {
 						t.Fatalf("%s: %s %#x: got %#x, want EPERM", name, tt.call, tt.args, got)
 					}
 				}
+			}
+		}
+	}
+}
+
+// sealsCode reports whether a call makes memory executable and, by that, no longer writable.
+func sealsCode(call string, args []uint64) bool {
+	return call == "mprotect" && len(args) > 2 && args[2] == unix.PROT_READ|unix.PROT_EXEC
+}
+
+// TestWASMOnlySealsCode: in all else, the profile says to every call what the worker's says.
+func TestWASMOnlySealsCode(t *testing.T) {
+	info, err := arch.GetInfo("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	worker, wasm := machine(t, wire.ProfileWorker), machine(t, wire.ProfileWASM)
+	sealed := 0
+	for number := range 600 {
+		for flags := range uint64(64) {
+			args := []uint64{flags, flags, flags, flags, flags}
+			want, got := verdict(t, worker, uint32(info.ID), uint32(number), args...), verdict(t, wasm, uint32(info.ID), uint32(number), args...)
+			if sealsCode(info.SyscallNumbers[number], args) && want == deny && got == yes {
+				sealed++
+			} else if got != want {
+				t.Errorf("%s %#x: got %#x, want the worker's %#x", info.SyscallNumbers[number], flags, got, want)
+			}
+		}
+	}
+	if sealed != 1 {
+		t.Errorf("code was sealed by %d calls, want 1", sealed)
+	}
+	for _, prot := range []uint64{unix.PROT_EXEC, unix.PROT_WRITE | unix.PROT_EXEC, unix.PROT_READ | unix.PROT_WRITE | unix.PROT_EXEC,
+		unix.PROT_READ | unix.PROT_EXEC | 1<<32, unix.PROT_READ | unix.PROT_EXEC | unix.PROT_GROWSDOWN} {
+		for _, call := range []string{"mprotect", "mmap", "pkey_mprotect"} {
+			if got := verdict(t, wasm, uint32(info.ID), uint32(info.SyscallNames[call]), 0, 4096, prot); got != deny {
+				t.Errorf("%s %#x: got %#x, want EPERM", call, prot, got)
 			}
 		}
 	}
@@ -262,7 +302,7 @@ func TestConditions(t *testing.T) {
 
 // TestEveryCallIsListedOnce: in two lists, a call would be allowed or killed by the order of the lists.
 func TestEveryCallIsListedOnce(t *testing.T) {
-	for _, name := range []string{wire.ProfileWorker, wire.ProfileCore, wire.ProfileNative} {
+	for _, name := range []string{wire.ProfileWorker, wire.ProfileCore, wire.ProfileWASM, wire.ProfileNative} {
 		rules, err := profile(name, testPID)
 		if err != nil {
 			t.Fatal(err)
