@@ -66,13 +66,16 @@ const (
 	moduleVersion = "\x01\x00\x00\x00"
 )
 
-// The sections that are read.
+// The sections that are read, and those that are not lists.
 const (
-	sectionType     = 1
-	sectionImport   = 2
-	sectionFunction = 3
-	sectionMemory   = 5
-	sectionExport   = 7
+	sectionCustom    = 0
+	sectionType      = 1
+	sectionImport    = 2
+	sectionFunction  = 3
+	sectionMemory    = 5
+	sectionExport    = 7
+	sectionStart     = 8
+	sectionDataCount = 12
 )
 
 // parse reads a module's sections, as far as they are of interest. The bytes begin with magic and version.
@@ -93,6 +96,14 @@ func parse(b []byte) (*module, error) {
 }
 
 func (m *module) section(id byte, r *reader) {
+	if id == sectionCustom || id == sectionStart || id == sectionDataCount {
+		return
+	}
+	n := r.uint32()
+	if uint64(n) > uint64(len(r.b)) { // wazero would make room for as many
+		r.fail(errTruncated)
+		return
+	}
 	var each func(*reader)
 	switch id {
 	case sectionType:
@@ -108,7 +119,7 @@ func (m *module) section(id byte, r *reader) {
 	default:
 		return
 	}
-	for n := r.uint32(); n > 0 && r.err == nil; n-- {
+	for ; n > 0 && r.err == nil; n-- {
 		each(r)
 	}
 	if r.err == nil && len(r.b) > 0 {
@@ -121,7 +132,7 @@ func (m *module) readType(r *reader) {
 		r.fail(fmt.Errorf("type %#x: only types of functions are known, not those of garbage collection", form))
 		return
 	}
-	m.types = append(m.types, signature{params: string(r.bytes(r.uint32())), results: string(r.bytes(r.uint32()))})
+	m.types = append(m.types, signature{params: r.valueTypes(), results: r.valueTypes()})
 }
 
 func (m *module) readImport(r *reader) {
@@ -131,12 +142,13 @@ func (m *module) readImport(r *reader) {
 		i.function = m.typeAt(r)
 		m.functions = append(m.functions, i.function)
 	case kindTable:
-		r.byte()
+		r.valueType()
 		r.limits()
 	case kindMemory:
 		m.memories = append(m.memories, r.limits())
 	case kindGlobal:
-		r.bytes(2)
+		r.valueType()
+		r.byte()
 	default:
 		r.fail(fmt.Errorf("%w: an import of %s", errMalformed, i.kind))
 	}
@@ -191,6 +203,23 @@ func (r *reader) byte() byte {
 		return 0
 	}
 	return b[0]
+}
+
+// valueTypes reads a list of types, and returns it as it stands.
+func (r *reader) valueTypes() string {
+	n := r.uint32()
+	begin := r.b
+	for ; n > 0 && r.err == nil; n-- {
+		r.valueType()
+	}
+	return string(begin[:len(begin)-len(r.b)])
+}
+
+// valueType reads the type of a value: a byte, or for a reference (ref, ref null) another number.
+func (r *reader) valueType() {
+	if b := r.byte(); b == 0x63 || b == 0x64 {
+		r.uint64()
+	}
 }
 
 func (r *reader) name() string { return string(bytes.ToValidUTF8(r.bytes(r.uint32()), []byte("?"))) }

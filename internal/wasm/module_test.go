@@ -63,6 +63,7 @@ func TestCheck(t *testing.T) {
 		{"a component", []byte(magic + "\x0d\x00\x01\x00"), []string{"main.wasm: is a component (WASI preview 2), and only modules can run: build"}},
 		{"another version", []byte(magic + "\x02\x00\x00\x00"), []string{"main.wasm: is a module of an unknown version"}},
 		{"cut off", assembled([]byte{1, 9, 1}), []string{"main.wasm: is no WebAssembly module that can be read: section 1: it ends too early: build"}},
+		{"a list that is too long", append(command(unreachable), "\x0b\x05\xff\xff\xff\xff\x0f"...), []string{"main.wasm: is no WebAssembly module that can be read: section 11: it ends too early: build"}},
 		{"garbage collection", assembled(section(sectionType, "\x5f\x00")), []string{"main.wasm: is no WebAssembly module that can be read: section 1: type 0x5f:"}},
 		{"of the browser", imports(many...), []string{`main.wasm: imports from "env" (abort, abort, abort, abort, abort, and 2 more), and only wasi_snapshot_preview1 is there: is it built for the browser (Emscripten)`}},
 		{"of GOOS=js", imports(text("gojs") + text("runtime.nanotime1") + "\x00\x01"), []string{`main.wasm: imports from "gojs" (runtime.nanotime1), and only wasi_snapshot_preview1 is there: it is built for a browser (GOOS=js): build it with GOOS=wasip1`}},
@@ -218,6 +219,12 @@ func FuzzCheck(f *testing.F) {
 		faults := check(b, host, pages)
 		if len(faults) > maxFaults+1 || slices.ContainsFunc(faults, func(s string) bool { return len(s) > 2000 || strings.Contains(s, "\n") }) {
 			t.Errorf("unbounded: %q", faults)
+		}
+		if !bytes.HasPrefix(b, []byte(magic+moduleVersion)) {
+			return
+		}
+		if _, err := parse(b); errors.Is(err, errTruncated) {
+			return // wazero would not take it either, but may first take all memory
 		}
 		m, err := rt.CompileModule(t.Context(), b)
 		if err != nil {
