@@ -172,6 +172,13 @@ func TestAttemptsFail(t *testing.T) {
 		{ProfileWorker, "tgkill", unix.EPERM},
 		{ProfileWorker, "wx", unix.EPERM},
 		{ProfileWorker, "foreign", unix.EPERM},
+		{ProfileWASM, "write=/fixed/new", unix.EROFS},
+		{ProfileWASM, "link=/data/link", unix.EPERM},
+		{ProfileWASM, "fork", unix.EPERM},
+		{ProfileWASM, "fork=9", unix.EPERM},
+		{ProfileWASM, "kill", unix.EPERM},
+		{ProfileWASM, "wx", unix.EPERM},
+		{ProfileWASM, "foreign", unix.EPERM},
 		{ProfileCore, "connect=127.0.0.2:" + port, unix.ECONNREFUSED},
 		{ProfileCore, "connect=10.255.255.1:" + port, unix.ENETUNREACH},
 		{ProfileCore, "socket", unix.EPERM},
@@ -184,7 +191,7 @@ func TestAttemptsFail(t *testing.T) {
 	}
 	spec := testSpec()
 	spec.Programs, spec.Listen = nil, []uint16{number} // else Landlock forbids the port, and the network is not tried
-	for _, profile := range []string{ProfileWorker, ProfileCore} {
+	for _, profile := range []string{ProfileWorker, ProfileWASM, ProfileCore} {
 		p := Program{Name: profile, Builtin: "probe", Profile: profile}
 		for _, a := range tests {
 			if a.profile == profile {
@@ -228,13 +235,19 @@ func TestAttacksKill(t *testing.T) {
 		{ProfileWorker, "ptrace"},
 		{ProfileWorker, "socket"},
 		{ProfileWorker, "memfd"},
+		{ProfileWASM, "execve=/data/x"},
+		{ProfileWASM, "unshare"},
+		{ProfileWASM, "mount"},
+		{ProfileWASM, "ptrace"},
+		{ProfileWASM, "socket"},
+		{ProfileWASM, "memfd"},
 		{ProfileCore, "execve=/data/x"},
 		{ProfileCore, "unshare"},
 		{ProfileCore, "mount"},
 		{ProfileCore, "ptrace"},
 		{ProfileCore, "memfd"},
 	}
-	for _, profile := range []string{ProfileWorker, ProfileCore} {
+	for _, profile := range []string{ProfileWorker, ProfileWASM, ProfileCore} {
 		spec := testSpec()
 		spec.Programs, spec.Pids = nil, 128
 		for _, tt := range tests {
