@@ -23,6 +23,7 @@ import (
 // codes are those of sysexits.h.
 type pipe struct {
 	furnisher func(spec *sandbox.Spec, m bot.Manifest) error
+	shell     bool // a signal that ends the program shows as exit code 128 and its number, as shells and bubblewrap do
 }
 
 // The exit codes that a pipe's program may end with: sysexits.h.
@@ -117,7 +118,10 @@ func (pp *pipe) run(ctx context.Context, p *program, c *coreSide, o occasion, ti
 	}()
 	exit, trouble := p.wait(ctx)
 	out := <-printed
-	end := finish{exit: signalled(exit), trouble: cmp.Or(out.err, trouble)}
+	if pp.shell {
+		exit = signalled(exit)
+	}
+	end := finish{exit: exit, trouble: cmp.Or(out.err, trouble)}
 	if end.trouble != nil {
 		return end, nil
 	}
@@ -149,7 +153,7 @@ func readOutput(r io.Reader) output {
 	return output{text: string(out)}
 }
 
-// signalled undoes what shells and bubblewrap do: they end with 128 and the number of the signal that ended the program.
+// signalled gives the signal that an exit code stands for.
 func signalled(exit sandbox.Exit) sandbox.Exit {
 	if exit.Code > 128 && exit.Code <= 128+64 {
 		return sandbox.Exit{Signal: syscall.Signal(exit.Code - 128)}

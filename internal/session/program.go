@@ -68,7 +68,7 @@ func (r *Runner) runtimeOf(m bot.Manifest) runtime {
 	case bot.RuntimeWASM:
 		return &pipe{furnisher: wasm}
 	case bot.RuntimeNative:
-		return &pipe{furnisher: native(r.Interpreters)}
+		return &pipe{furnisher: native(r.Interpreters), shell: true}
 	}
 	return &script{}
 }
