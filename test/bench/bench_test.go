@@ -12,15 +12,17 @@ import (
 
 // TestTable prints the table. With -short each n is small: to see that it works, not to measure.
 func TestTable(t *testing.T) {
-	gates, deliveries, turns := 2000, 100, 30
+	gates, starts, deliveries, turns := 2000, 100, 100, 30
 	if testing.Short() {
-		gates, deliveries, turns = 50, 5, 3
+		gates, starts, deliveries, turns = 50, 5, 5, 3
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 	defer cancel()
 	Head(os.Stdout)
 	section(t, "gate", "The gate: one mail in one goroutine; ratio to a message; 1/s and CPU of this process.",
 		func(t *testing.T) []Row { return measureGate(t, gates) })
+	section(t, "start", "Programs, by turns, all under the broker's uid; a bot's with all walls up; ratio to the first.",
+		func(t *testing.T) []Row { return measureStarts(t, ctx, starts) })
 	section(t, "lmtp", "A delivery by LMTP, to three relays by turns; ratio to no hook.",
 		func(t *testing.T) []Row { return measureLMTP(t, deliveries) })
 	section(t, "bots", "A mail to an echo bot: the user's SMTP accept to the reply in the user's INBOX; ratio to the resident.\n"+

@@ -2,6 +2,7 @@
 // Dovecot (test/relay), as root:
 //
 //   - the gate: time and CPU of one goroutine for one junk mail, by verdict, against a mail that is let pass;
+//   - the start of programs, bare and in their sandboxes: a script, interpreters, core;
 //   - a delivery by LMTP with Mayfly's hook off, on, and with a receiver that hangs;
 //   - a mail to a bot that sleeps in Mayfly against one to the same bot as a resident: a core of its own, kept in IDLE.
 //
