@@ -10,13 +10,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"syscall"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/experimental"
 	experimentalsys "github.com/tetratelabs/wazero/experimental/sys"
 	"github.com/tetratelabs/wazero/experimental/sysfs"
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
@@ -112,9 +112,9 @@ func lines(main string, f faults) string {
 	return b.String()
 }
 
-func compile(ctx context.Context, dirs Dirs, main string, limit []string) error {
+func compile(ctx context.Context, dirs Dirs, main string, limit []string) (err error) {
+	defer recovered(&err)
 	pages := uint32(maxPages)
-	var err error
 	if len(limit) > 0 {
 		if pages, err = pagesOf(limit[0]); err != nil {
 			return err
@@ -136,14 +136,14 @@ func compile(ctx context.Context, dirs Dirs, main string, limit []string) error 
 	if f := check(b, functions, uint64(pages)); len(f) > 0 {
 		return faults(f)
 	}
-	_, err = compileModule(ctx, rt, b)
+	_, err = rt.CompileModule(ctx, b)
 	var errno syscall.Errno
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, syscall.ENOSPC):
 		return faults{"takes more room compiled than the host has for it: make it smaller (Go: -ldflags='-s -w', TinyGo; Rust: opt-level='z')"}
-	case errors.Is(err, errEngine) || errors.As(err, &errno):
+	case errors.As(err, &errno):
 		return err
 	}
 	return faults{"is not valid WebAssembly 2.0: " + firstLine(err) + ": build it without proposals that are newer"}
@@ -187,8 +187,7 @@ func pagesOf(limit string) (uint32, error) {
 	return uint32(min(n/pageSize, maxPages)), nil
 }
 
-// newRuntime makes a compiling engine. Memory is reserved as a whole, so that growing does not copy, and is taken when it is
-// first written.
+// newRuntime makes a compiling engine.
 func newRuntime(ctx context.Context, cache wazero.CompilationCache, pages uint32) wazero.Runtime {
 	config := wazero.NewRuntimeConfigCompiler().WithMemoryLimitPages(pages).WithMemoryCapacityFromMax(true)
 	if cache != nil {
@@ -212,17 +211,14 @@ func wasiFunctions(ctx context.Context, rt wazero.Runtime) (map[string]signature
 
 func encoded(types []api.ValueType) string { return string(types) }
 
-// errEngine is wrapped when the compiler gave up by a panic.
+// errEngine is wrapped when wazero gave up by a panic.
 var errEngine = errors.New("the compiler failed")
 
-// compileModule compiles a module or takes it from the cache. The compiler panics on what it cannot do, and where it has no memory.
-func compileModule(ctx context.Context, rt wazero.Runtime, b []byte) (m wazero.CompiledModule, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("%w: %v", errEngine, p)
-		}
-	}()
-	return rt.CompileModule(ctx, b)
+// recovered makes an error of a panic: wazero's answer to what its compiler cannot do, and to memory that it cannot have or not seal.
+func recovered(err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("%w: %v", errEngine, p)
+	}
 }
 
 // Run runs a module as wasm does, and returns the exit code.
@@ -238,14 +234,20 @@ func Run(ctx context.Context, dirs Dirs, stdin io.Reader, stdout, stderr io.Writ
 		return exitInternal
 	}
 	config := surroundings(dirs, main, env).WithStdin(stdin).WithStdout(stdout).WithStderr(stderr)
-	// The module's memory counts as the heap's, touched or not. At Go's usual 100 % our garbage could grow as large.
-	debug.SetGCPercent(10)
+	return ended(main, start(ctx, rt, m, config), stderr)
+}
+
+// start runs a module to its end.
+func start(ctx context.Context, rt wazero.Runtime, m wazero.CompiledModule, config wazero.ModuleConfig) (err error) {
+	defer recovered(&err)
+	ctx = experimental.WithMemoryAllocator(ctx, experimental.MemoryAllocatorFunc(reserve))
 	_, err = rt.InstantiateModule(ctx, m, config)
-	return ended(main, err, stderr)
+	return err
 }
 
 // load gives the module, ready to be run.
-func load(ctx context.Context, dirs Dirs, main, limit string, stderr io.Writer) (wazero.Runtime, wazero.CompiledModule, error) {
+func load(ctx context.Context, dirs Dirs, main, limit string, stderr io.Writer) (rt wazero.Runtime, m wazero.CompiledModule, err error) {
+	defer recovered(&err)
 	pages, err := pagesOf(limit)
 	if err != nil {
 		return nil, nil, err
@@ -258,18 +260,18 @@ func load(ctx context.Context, dirs Dirs, main, limit string, stderr io.Writer) 
 	if err != nil {
 		cache = nil
 	}
-	rt := newRuntime(ctx, cache, pages)
-	m, cacheErr := compileModule(ctx, rt, b)
-	if cacheErr != nil {
-		err = cacheErr
+	rt = newRuntime(ctx, cache, pages)
+	m, missed := rt.CompileModule(ctx, b)
+	if missed == nil {
+		missed = err
+	} else {
 		rt = newRuntime(ctx, nil, pages)
-		m, cacheErr = compileModule(ctx, rt, b)
+		if m, err = rt.CompileModule(ctx, b); err != nil {
+			return nil, nil, err
+		}
 	}
-	if cacheErr != nil {
-		return nil, nil, cacheErr
-	}
-	if err != nil {
-		fmt.Fprintf(stderr, "%s: compiled anew, since it is not in the cache: %s\n", main, firstLine(err))
+	if missed != nil {
+		fmt.Fprintf(stderr, "%s: compiled anew, since it is not in the cache: %s\n", main, firstLine(missed))
 	}
 	if _, err := wasi_snapshot_preview1.Instantiate(ctx, rt); err != nil {
 		return nil, nil, fmt.Errorf("provide %s: %w", wasi, err)
@@ -316,6 +318,10 @@ func ended(main string, err error, stderr io.Writer) int {
 	var exit *sys.ExitError
 	if errors.As(err, &exit) {
 		return int(min(exit.ExitCode(), 255))
+	}
+	if errors.Is(err, errEngine) {
+		fmt.Fprintf(stderr, "wasm: %s: %v\n", main, err)
+		return exitInternal
 	}
 	text := err.Error()
 	for _, prefix := range []string{"module[] function[_start] failed: ", "wasm error: "} { // wazero's

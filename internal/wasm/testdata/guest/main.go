@@ -91,18 +91,15 @@ func files(command, arg string) error {
 	return nil
 }
 
-// world tells the time, which is real, and two random numbers, which differ.
+// world tells the time, whether it passes, and a random number.
 func world() error {
-	var a, b [16]byte
-	if _, err := rand.Read(a[:]); err != nil {
-		return err
-	}
-	if _, err := rand.Read(b[:]); err != nil {
+	var random [16]byte
+	if _, err := rand.Read(random[:]); err != nil {
 		return err
 	}
 	begun := time.Now()
 	time.Sleep(20 * time.Millisecond)
-	fmt.Println(begun.Unix(), a != b, time.Since(begun) >= 20*time.Millisecond)
+	fmt.Println(begun.Unix(), time.Since(begun) >= 20*time.Millisecond, random)
 	return nil
 }
 
