@@ -265,3 +265,44 @@ func TestWASMIsRefused(t *testing.T) {
 		t.Errorf("report: %s", report)
 	}
 }
+
+// BenchmarkWASM is the time of a run of the least Go module from the cache: to the open sandbox, until the module and its machine code
+// are in it, from there to the module's output, and to the end of Close.
+func BenchmarkWASM(b *testing.B) {
+	module := wasmtest.Build(b, "../wasm/testdata/hello")
+	_, cache, compiled := compileWASM(b, module)
+	var opened, filled, said time.Duration
+	var peak int64
+	for b.Loop() {
+		begun := time.Now()
+		s, err := broker.Client().Open(b.Context(), wasmSpec())
+		if err != nil {
+			b.Fatal(err)
+		}
+		opened += time.Since(begun)
+		putModule(b, s, module)
+		if err := s.Put("/compiled", bytes.NewReader(cache)); err != nil {
+			b.Fatal(err)
+		}
+		filled += time.Since(begun)
+		if err := s.Start("main"); err != nil {
+			b.Fatal(err)
+		}
+		if out, err := io.ReadAll(s.Program("main").Stdout); err != nil || string(out) != "hello\n" {
+			b.Fatal(string(out), err)
+		}
+		said += time.Since(begun)
+		r, err := s.Close()
+		if err != nil {
+			b.Fatal(err)
+		}
+		peak = max(peak, r.Memory)
+	}
+	ms := func(d time.Duration) float64 { return d.Seconds() * 1000 / float64(b.N) }
+	b.ReportMetric(ms(opened), "open-ms")
+	b.ReportMetric(ms(filled-opened), "fill-ms")
+	b.ReportMetric(ms(said-filled), "run-ms")
+	b.ReportMetric(float64(peak)/(1<<20), "peak-MB")
+	b.ReportMetric(compiled.CPU.Seconds()*1000, "compile-ms")
+	b.ReportMetric(float64(compiled.Memory)/(1<<20), "compile-peak-MB")
+}

@@ -44,5 +44,9 @@
 // The cache's file is known by the module's bytes, wazero's version, the architecture and the CPU's features. What is missing, of
 // another version or damaged is not mended, since /compiled is sealed: the module is compiled for this run alone, in
 // the run's own time and memory, and stderr says "main.wasm: compiled anew, since it is not in the cache: …".
+// What it costs, on amd64, for modules of the Go compiler of 2 to 21 MB: compiling takes 0.4 s of CPU and 20 MB of memory (with /compiled) for each
+// MB, and the machine code is four times as large as the module. A run validates the whole module before it begins, some 15 ms
+// for each MB, and holds, beside the module's own memory, its bytes and its machine code, both twice: in the sandbox's directories too.
+//
 // Machine code from /compiled is executed as it is. Whoever fills it decides what the process does within its sandbox.
 package wasm
