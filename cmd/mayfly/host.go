@@ -2,12 +2,15 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"debug/buildinfo"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -314,7 +317,8 @@ func (f folder) Process(ctx context.Context, account bot.Address, inbox dispatch
 	return err
 }
 
-// wasmEngine names the engine in mayfly-sandbox that runs WASM: what another version compiled is of no use to it.
+// wasmEngine names the engine in mayfly-sandbox that runs WASM, and the CPU: what another version compiled is of no use to it, nor
+// what it compiled on a machine that can more or less.
 func wasmEngine(path string) (string, error) {
 	const module = "github.com/tetratelabs/wazero"
 	info, err := buildinfo.ReadFile(path)
@@ -323,10 +327,21 @@ func wasmEngine(path string) (string, error) {
 	}
 	for _, dep := range info.Deps {
 		if dep.Path == module {
-			return "wazero-" + dep.Version, nil
+			return "wazero-" + dep.Version + "-" + cpuFeatures(), nil
 		}
 	}
 	return "none", nil
+}
+
+// cpuFeatures stands for what the CPU can do, as /proc/cpuinfo says; where that says nothing, "unknown".
+func cpuFeatures() string {
+	info, _ := os.ReadFile("/proc/cpuinfo")
+	for line := range strings.Lines(string(info)) {
+		if name, features, ok := strings.Cut(line, ":"); ok && slices.Contains([]string{"flags", "Features"}, strings.TrimSpace(name)) {
+			return fmt.Sprintf("%.8x", sha256.Sum256([]byte(features)))
+		}
+	}
+	return "unknown"
 }
 
 func startBroker(ctx context.Context, cfg config) (*sandbox.Broker, error) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"time"
 
 	"mayfly/internal/bot"
@@ -24,8 +25,8 @@ const (
 	compileWall   = 60 * time.Second
 )
 
-// CompileSpec is the sandbox in which a module is compiled.
-func (r *Runner) CompileSpec(main string) sandbox.Spec {
+// CompileSpec is the sandbox in which the module of a bundle is compiled.
+func (r *Runner) CompileSpec(m bot.Manifest) sandbox.Spec {
 	return sandbox.Spec{
 		Name: "compile", Memory: compileMemory, Pids: r.Limits.Pids, Wall: compileWall, CPU: compileWall, Landlock: r.Landlock,
 		Dirs: []sandbox.Dir{
@@ -33,14 +34,15 @@ func (r *Runner) CompileSpec(main string) sandbox.Spec {
 			{Path: compiledDir, Size: maxCompiled, Inodes: 100, Writable: true},
 			{Path: tmpDir, Size: 1 << 20, Inodes: 100, Writable: true},
 		},
-		Programs: []sandbox.Program{{Name: programName, Builtin: "wasm-compile", Profile: sandbox.ProfileWASM, Args: []string{main}, Dir: tmpDir}},
+		Programs: []sandbox.Program{{Name: programName, Builtin: "wasm-compile", Profile: sandbox.ProfileWASM, Dir: tmpDir,
+			Args: []string{m.Main, strconv.FormatInt(heap(m.Limits.Memory), 10)}}},
 	}
 }
 
 // compile compiles the module of a bundle that fill puts into the sandbox, and hands the sandbox to keep. What the author must mend is
 // returned as bundle.Problems.
-func (r *Runner) compile(ctx context.Context, main string, fill, keep func(*sandbox.Sandbox) error) error {
-	box, err := r.Sandboxes.Open(ctx, r.CompileSpec(main))
+func (r *Runner) compile(ctx context.Context, m bot.Manifest, fill, keep func(*sandbox.Sandbox) error) error {
+	box, err := r.Sandboxes.Open(ctx, r.CompileSpec(m))
 	if err != nil {
 		return fmt.Errorf("the sandbox of the compiler: %w", err)
 	}
@@ -57,7 +59,7 @@ func (r *Runner) compile(ctx context.Context, main string, fill, keep func(*sand
 	out := readOutput(stdio.Stdout)
 	exit, err := box.Wait(ctx, programName)
 	if errors.Is(err, sandbox.ErrDead) || exit.Signal != 0 {
-		return endedCompile(box, main, log)
+		return endedCompile(box, m.Main, log)
 	}
 	if err = errors.Join(err, out.err); err != nil {
 		return fmt.Errorf("the compiler: %w", err)
@@ -88,7 +90,7 @@ func endedCompile(box *sandbox.Sandbox, main string, log *tail) error {
 // checkWASM compiles the module of a bundle that is not installed yet.
 func (r *Runner) checkWASM(ctx context.Context, b *bundle.Bundle) error {
 	fill := func(box *sandbox.Sandbox) error { return box.Put(bundleDir, tarOf(b.Files)) }
-	return r.compile(ctx, b.Manifest.Main, fill, func(*sandbox.Sandbox) error { return nil })
+	return r.compile(ctx, b.Manifest, fill, func(*sandbox.Sandbox) error { return nil })
 }
 
 // ensureCompiled compiles the module of an installed bot where that has not been done with this engine.
@@ -99,7 +101,7 @@ func (r *Runner) ensureCompiled(ctx context.Context, b ledger.Bot) error {
 	if there, err := r.Storage.HasCompiled(b.Address, b.Digest, r.Engine); there || err != nil {
 		return err
 	}
-	return r.compile(ctx, b.Manifest.Main, func(box *sandbox.Sandbox) error {
+	return r.compile(ctx, b.Manifest, func(box *sandbox.Sandbox) error {
 		return putGeneration(box, bundleDir, func(w io.Writer) error { return r.Storage.ExportBundle(b.Address, b.Digest, w) })
 	}, func(box *sandbox.Sandbox) error {
 		stream, err := box.Collect(compiledDir)
