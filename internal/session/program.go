@@ -50,6 +50,7 @@ type program struct {
 	bot     ledger.Bot
 	runtime runtime
 	cpu     time.Duration // what is left of the bot's CPU time; 0: as much as the wall clock allows
+	lend    func() (back func())
 	opened  chan struct{} // closed when box and err are set
 	box     *sandbox.Sandbox
 	err     error
@@ -76,7 +77,7 @@ func (r *Runner) runtimeOf(m bot.Manifest) runtime {
 // prestart opens the bot's sandbox in the background when the work may need it.
 func (r *Runner) prestart(ctx context.Context, w Work) *program {
 	p := r.newProgram(w.Bot)
-	p.cpu = w.CPU
+	p.cpu, p.lend = w.CPU, w.Lend
 	ctx, p.cancel = context.WithCancel(ctx)
 	if !w.Message {
 		close(p.opened)
@@ -253,7 +254,12 @@ func (p *program) judge(ctx context.Context, end finish) (bot.RunRecord, error) 
 
 // keep makes a new generation of the bot's folder, and says what is in it. Its error has words for the author.
 func (p *program) keep(ctx context.Context) (string, error) {
-	generation, stats, err := p.r.collect(ctx, p.box, storageDir, p.bot.Address, storage.Folder, p.bot.Storage, p.r.folderRules())
+	rules, back := p.r.folderRules(), func() {}
+	if p.lend != nil {
+		rules.Slow = func() { back = p.lend() }
+	}
+	generation, stats, err := p.r.collect(ctx, p.box, storageDir, p.bot.Address, storage.Folder, p.bot.Storage, rules)
+	back()
 	p.folder = generation
 	return stats.String(), err
 }

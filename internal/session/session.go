@@ -102,6 +102,10 @@ type Work struct {
 	Message  bool          // the gate says that it may be a message: the bot may run; otherwise core is alone
 	CPU      time.Duration // what is left of the bot's CPU time; 0: no bound but a run's own
 	Timeline *Timeline
+
+	// Lend, if it is set, is called when the bot's program has ended and the session will do nothing for a while but keep the pace of its
+	// disk: its place among the sessions may be another's until back is called, which may wait.
+	Lend func() (back func())
 }
 
 // Outcome is a committed session.

@@ -12,6 +12,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"mayfly/internal/bot"
 )
@@ -78,9 +79,22 @@ type entry struct {
 	linked bool // the same as in the base
 }
 
+// moment is how long Import may wait for its pace before it tells Rules.Slow.
+const moment = 200 * time.Millisecond
+
 func newImporter(ctx context.Context, dir *os.Root, addr bot.Address, base bot.Generation, rules Rules) *importer {
-	return &importer{dir: dir, tmp: tmpName(), base: number(base), rules: rules, entries: map[string]entry{}, folders: map[string]bool{},
-		pace: func(bytes, operations int) error { return rules.Pacer.wait(ctx, addr, bytes, operations) }}
+	im := &importer{dir: dir, tmp: tmpName(), base: number(base), rules: rules, entries: map[string]entry{}, folders: map[string]bool{}}
+	var waited time.Duration
+	im.pace = func(bytes, operations int) error {
+		began := time.Now()
+		err := rules.Pacer.wait(ctx, addr, bytes, operations)
+		if waited += time.Since(began); waited > moment && im.rules.Slow != nil {
+			im.rules.Slow()
+			im.rules.Slow = nil
+		}
+		return err
+	}
+	return im
 }
 
 const isFolder = -1

@@ -66,6 +66,29 @@ func TestPace(t *testing.T) {
 	}
 }
 
+// TestSlowIsToldOnce: who holds something for the time of an Import learns early that it takes long, and is not bothered else.
+func TestSlowIsToldOnce(t *testing.T) {
+	for name, c := range map[string]struct {
+		folder tree
+		told   int
+	}{"little": {files(100, 10_000), 0}, "one large file": {files(1, 5_000_000), 1}, "many files": {files(1000, 7), 1}} {
+		s := openStore(t, t.TempDir())
+		stream := pack(t, c.folder)
+		synctest.Test(t, func(t *testing.T) {
+			rules := FolderRules(DefaultQuota, DefaultChange, NewPacer(DefaultPace()))
+			told, began := 0, time.Now()
+			rules.Slow = func() {
+				if told++; time.Since(began) > time.Second {
+					t.Errorf("%s: told after %s", name, time.Since(began))
+				}
+			}
+			if _, _, err := s.Import(t.Context(), dice, Folder, 0, bytes.NewReader(stream), rules); err != nil || told != c.told {
+				t.Errorf("%s: told %d times, want %d: %v", name, told, c.told, err)
+			}
+		})
+	}
+}
+
 // TestPaceOfLargeFolder: what did not change is linked anew, and nearly free.
 func TestPaceOfLargeFolder(t *testing.T) {
 	s := openStore(t, t.TempDir())

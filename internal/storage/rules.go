@@ -20,6 +20,7 @@ type Rules struct {
 	File   int64  // bytes of one file
 	Change int64  // bytes of all files that are new or differ from the base: what has to be written
 	Pacer  *Pacer // what is written has to keep its pace; nil: as fast as the disk is
+	Slow   func() // called once when the pace makes Import wait for more than a moment; nil: nobody asks
 }
 
 // The defaults for a bot's folder. At DefaultPace, the most that a run can change is written in 47 s.
