@@ -19,6 +19,7 @@ import (
 	"mayfly/internal/sandbox/cgroup"
 	"mayfly/internal/sandbox/wire"
 	"mayfly/internal/stage"
+	"mayfly/internal/stage/takedown"
 )
 
 const (
@@ -60,6 +61,9 @@ func (s *server) watch(ctx context.Context, conn *wire.Conn, spec wire.Spec, gro
 	defer tick.Stop()
 	wall := time.NewTimer(spec.Wall + wallGrace)
 	defer wall.Stop()
+	if takedown.Down(takedown.WallClock) {
+		wall.Stop()
+	}
 	for {
 		reason := ""
 		select {
@@ -85,7 +89,7 @@ func overLimit(group *cgroup.Group, spec wire.Spec) string {
 	if n, err := group.OOMKills(); err != nil || n > 0 {
 		return wire.KilledMemory
 	}
-	if spec.CPU == 0 {
+	if spec.CPU == 0 || takedown.Down(takedown.CPU) {
 		return ""
 	}
 	if used, err := group.CPU(); err != nil || used >= spec.CPU {
@@ -167,14 +171,33 @@ func (p *process) start(group *cgroup.Group, spec wire.Spec, files []*os.File) e
 // only in its own namespaces, that it needs to furnish them.
 func stageAttr() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{
-		Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC |
-			unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP,
+		Cloneflags:  namespaces(),
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: stage.UID, HostID: os.Geteuid(), Size: 1}},
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: stage.UID, HostID: os.Getegid(), Size: 1}},
 		AmbientCaps: []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_NET_BIND_SERVICE, unix.CAP_SETPCAP},
 		Pdeathsig:   unix.SIGKILL,
 		Setsid:      true,
 	}
+}
+
+// namespaces are the clone flags of a sandbox.
+func namespaces() uintptr {
+	flags := uintptr(unix.CLONE_NEWUSER | unix.CLONE_NEWNS)
+	for _, ns := range []struct {
+		flag uintptr
+		wall takedown.Wall
+	}{
+		{unix.CLONE_NEWPID, takedown.PIDNamespace},
+		{unix.CLONE_NEWNET, takedown.NetNamespace},
+		{unix.CLONE_NEWIPC, takedown.IPCNamespace},
+		{unix.CLONE_NEWUTS, takedown.UTSNamespace},
+		{unix.CLONE_NEWCGROUP, takedown.CgroupNS},
+	} {
+		if !takedown.Down(ns.wall) {
+			flags |= ns.flag
+		}
+	}
+	return flags
 }
 
 // kill ends every process of the run: at once where the kernel can, else by way of the pid namespace's init, the stage.

@@ -2,7 +2,6 @@ package stage
 
 import (
 	"fmt"
-	"math"
 	"os"
 	"path"
 	"runtime"
@@ -91,8 +90,8 @@ func enter(args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		return fmt.Errorf("close files on exec: %w", err)
+	if err := closeOnExec(3); err != nil {
+		return err
 	}
 	if err := o.landlock(false); err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mayfly/internal/sandbox/wire"
+	"mayfly/internal/stage/takedown"
 )
 
 var (
@@ -215,6 +216,9 @@ func (p *packer) entry(name string, depth int) error {
 	case info.Mode().IsRegular():
 		h.Typeflag, h.Size = tar.TypeReg, info.Size()
 		return p.file(h)
+	}
+	if takedown.Down(takedown.Pack) {
+		return nil
 	}
 	return fmt.Errorf("%.100q is %s: only files and folders can be kept: remove it", name, special(info.Mode()))
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mayfly/internal/sandbox/wire"
+	"mayfly/internal/stage/takedown"
 )
 
 // Builtin is a program that mayfly-sandbox itself contains. It runs confined, with what its Program names as arguments, and
@@ -171,23 +172,23 @@ func limitResources(p wire.Program, fsize int64) error {
 		return err
 	}
 	for _, l := range []struct {
-		name  string
+		name  takedown.Wall
 		which int
 		value uint64
 	}{
-		{"nofile", unix.RLIMIT_NOFILE, maxOpenFiles},
-		{"memlock", unix.RLIMIT_MEMLOCK, 0},
-		{"msgqueue", unix.RLIMIT_MSGQUEUE, 0},
-		{"fsize", unix.RLIMIT_FSIZE, uint64(fsize)},
+		{takedown.Nofile, unix.RLIMIT_NOFILE, maxOpenFiles},
+		{takedown.Memlock, unix.RLIMIT_MEMLOCK, 0},
+		{takedown.Msgqueue, unix.RLIMIT_MSGQUEUE, 0},
+		{takedown.Fsize, unix.RLIMIT_FSIZE, uint64(fsize)},
 	} {
+		if takedown.Down(l.name) {
+			continue
+		}
 		if err := unix.Setrlimit(l.which, &unix.Rlimit{Cur: l.value, Max: l.value}); err != nil {
-			return fmt.Errorf("set rlimit %s: %w", l.name, err)
+			return fmt.Errorf("set %s: %w", l.name, err)
 		}
 	}
-	if err := unix.CloseRange(goFD, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		return fmt.Errorf("close files on exec: %w", err)
-	}
-	return nil
+	return closeOnExec(goFD)
 }
 
 // confine puts up what stands around this process itself: it is called in the finished root.
@@ -215,6 +216,17 @@ func (o order) landlock(all bool) error {
 	return err
 }
 
+// closeOnExec keeps the file descriptors from first on from everything that is executed.
+func closeOnExec(first uint) error {
+	if takedown.Down(takedown.Descriptors) {
+		return nil
+	}
+	if err := unix.CloseRange(first, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return fmt.Errorf("close files on exec: %w", err)
+	}
+	return nil
+}
+
 // noCore sees to it that no program is ever dumped: by a limit of 1 byte, at which the kernel gives up. At 0 it would still start
 // the host's handler, as root, where core_pattern names one (core(5)). What is not executed is undumpable besides.
 func noCore(p wire.Program) error {
@@ -222,12 +234,14 @@ func noCore(p wire.Program) error {
 	if err := unix.Getrlimit(unix.RLIMIT_CORE, &l); err != nil {
 		return fmt.Errorf("read rlimit core: %w", err)
 	}
-	l.Max = min(l.Max, 1) // we may not raise it again
+	if !takedown.Down(takedown.Core) {
+		l.Max = min(l.Max, 1) // we may not raise it again
+	}
 	l.Cur = l.Max
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &l); err != nil {
 		return fmt.Errorf("set rlimit core: %w", err)
 	}
-	if p.Binary {
+	if p.Binary || takedown.Down(takedown.Undumpable) {
 		return nil
 	}
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {

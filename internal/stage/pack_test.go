@@ -23,7 +23,7 @@ func tmpfs(t *testing.T, size int64, inodes int) wire.Dir {
 	t.Helper()
 	dir := t.TempDir()
 	options := fmt.Sprintf("size=%d,nr_inodes=%d,mode=0700", size, inodes)
-	if err := unix.Mount("tmpfs", dir, "tmpfs", mountFlags, options); err != nil {
+	if err := unix.Mount("tmpfs", dir, "tmpfs", mountFlags(), options); err != nil {
 		t.Fatalf("mount: %v: this test runs as root", err)
 	}
 	t.Cleanup(func() {

@@ -7,11 +7,16 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"mayfly/internal/stage/takedown"
 )
 
 // renounce takes from the calling thread, and so from everything that it forks, every way to gain capabilities. The thread
 // keeps those that it has.
 func renounce() error {
+	if takedown.Down(takedown.Capabilities) {
+		return nil
+	}
 	if err := setInheritable(); err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -118,8 +119,39 @@ func forbidden(name, value string) (string, error) {
 		return makeExecutable()
 	case "foreign":
 		return foreign()
+	case "call":
+		return call(value)
 	}
 	return "", fmt.Errorf("no such attempt %q", name)
+}
+
+// call makes a system call: its number and its arguments, separated by commas. An argument is a number; or a text after "s:", or
+// that many zeros after "b:", whose address is passed. That is what a script could do whose engine has been taken over.
+func call(value string) (string, error) {
+	var args [7]uintptr
+	var held [][]byte
+	for i, text := range strings.SplitN(value, ",", len(args)) {
+		var buf []byte
+		s, isText := strings.CutPrefix(text, "s:")
+		size, isBuffer := strings.CutPrefix(text, "b:")
+		n, err := strconv.ParseInt(size, 0, 64)
+		switch {
+		case isText:
+			buf = append([]byte(s), 0)
+		case err != nil:
+			return "", err
+		case isBuffer:
+			buf = make([]byte, n)
+		default:
+			args[i] = uintptr(n)
+			continue
+		}
+		held = append(held, buf)
+		args[i] = uintptr(unsafe.Pointer(&buf[0]))
+	}
+	r, _, errno := syscall.Syscall6(args[0], args[1], args[2], args[3], args[4], args[5], args[6])
+	runtime.KeepAlive(held)
+	return fmt.Sprint(r), asError(errno)
 }
 
 // fork starts a process, which exits at once. Its flags are no more than the signal that is to tell of its end, and may be any

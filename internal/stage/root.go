@@ -1,6 +1,7 @@
 package stage
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -8,10 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mayfly/internal/sandbox/wire"
+	"mayfly/internal/stage/takedown"
 )
 
 // mountFlags hold for everything of the root but what is there to be executed.
-const mountFlags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+func mountFlags() uintptr {
+	if takedown.Down(takedown.MountFlags) {
+		return 0
+	}
+	return unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+}
 
 // newRoot is where the root is built, before it is pivoted into.
 const newRoot = "/tmp"
@@ -22,8 +29,13 @@ func buildRoot(spec wire.Spec) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make the mounts private: %w", err)
 	}
-	if err := unix.Mount("tmpfs", newRoot, "tmpfs", mountFlags, "size=128k,nr_inodes=128,mode=0755"); err != nil {
+	if err := unix.Mount("tmpfs", newRoot, "tmpfs", mountFlags(), "size=128k,nr_inodes=128,mode=0755"); err != nil {
 		return fmt.Errorf("mount the root: %w", err)
+	}
+	if takedown.Down(takedown.EmptyRoot) {
+		if err := showHost(newRoot + "/host"); err != nil {
+			return err
+		}
 	}
 	for _, d := range spec.Dirs {
 		if err := mountDir(filepath.Join(newRoot, d.Path), d); err != nil {
@@ -47,25 +59,40 @@ func buildRoot(spec wire.Spec) error {
 	if err := os.Chdir("/"); err != nil {
 		return err
 	}
-	if err := readOnly("/", mountFlags); err != nil {
+	if err := unix.Sethostname([]byte("sandbox")); err != nil && !takedown.Down(takedown.UTSNamespace) {
 		return err
 	}
-	return unix.Sethostname([]byte("sandbox"))
+	if takedown.Down(takedown.ReadOnlyRoot) {
+		return nil
+	}
+	return readOnly("/", mountFlags())
 }
 
 // dirFlags are the mount flags of a directory of the Spec.
 func dirFlags(d wire.Dir) uintptr {
 	if d.Exec {
-		return mountFlags &^ unix.MS_NOEXEC
+		return mountFlags() &^ unix.MS_NOEXEC
 	}
-	return mountFlags
+	return mountFlags()
+}
+
+// showHost puts the host's tree into the sandbox. Only a wall that is down calls it.
+func showHost(at string) error {
+	return errors.Join(os.Mkdir(at, 0o755), unix.Mount("/", at, "", unix.MS_BIND|unix.MS_REC, ""))
 }
 
 func mountDir(at string, d wire.Dir) error {
 	if err := os.Mkdir(at, 0o700); err != nil {
 		return fmt.Errorf("make %s: %w", d.Path, err)
 	}
-	options := fmt.Sprintf("size=%d,nr_inodes=%d,mode=0700", d.Size, d.Inodes)
+	size, inodes := d.Size, d.Inodes
+	if takedown.Down(takedown.DirSize) {
+		size = 0 // none
+	}
+	if takedown.Down(takedown.DirInodes) {
+		inodes = 0
+	}
+	options := fmt.Sprintf("size=%d,nr_inodes=%d,mode=0700", size, inodes)
 	if err := unix.Mount("tmpfs", at, "tmpfs", dirFlags(d), options); err != nil {
 		return fmt.Errorf("mount %s: %w", d.Path, err)
 	}

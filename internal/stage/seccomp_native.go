@@ -92,12 +92,12 @@ func nativeConditions() []rule {
 // socketConditions allow TCP, UDP and unix sockets, and the options that programs set on them.
 func socketConditions() []rule {
 	var rules []rule
-	for _, flags := range []uint64{0, unix.SOCK_CLOEXEC, unix.SOCK_NONBLOCK, unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK} {
-		for _, kind := range []uint64{unix.SOCK_STREAM, unix.SOCK_DGRAM} {
-			rules = append(rules, allow(unix.SYS_SOCKETPAIR, equal(0, unix.AF_UNIX), equal(1, kind|flags)))
-			for _, family := range []uint64{unix.AF_INET, unix.AF_INET6, unix.AF_UNIX} {
-				rules = append(rules, allow(unix.SYS_SOCKET, equal(0, family), equal(1, kind|flags)))
-			}
+	for kind, protocol := range map[uint64]uint64{unix.SOCK_STREAM: unix.IPPROTO_TCP, unix.SOCK_DGRAM: unix.IPPROTO_UDP} {
+		rules = append(rules, allow(unix.SYS_SOCKETPAIR, equal(0, unix.AF_UNIX), socketType(kind)))
+		rules = append(rules, allow(unix.SYS_SOCKET, equal(0, unix.AF_UNIX), socketType(kind)))
+		for _, family := range []uint64{unix.AF_INET, unix.AF_INET6} {
+			rules = append(rules, allow(unix.SYS_SOCKET, equal(0, family), socketType(kind), equal(2, protocol)))
+			rules = append(rules, allow(unix.SYS_SOCKET, equal(0, family), socketType(kind), equal(2, 0)))
 		}
 	}
 	level := func(level uint64, options ...uint64) {

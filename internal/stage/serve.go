@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mayfly/internal/sandbox/wire"
+	"mayfly/internal/stage/takedown"
 )
 
 // server answers the daemon's requests, one after the other.
@@ -220,7 +221,7 @@ func (s *server) sealOnce() error {
 		return nil
 	}
 	for _, d := range s.spec.Dirs {
-		if d.Writable {
+		if d.Writable || takedown.Down(takedown.Sealed) {
 			continue
 		}
 		if err := readOnly(d.Path, dirFlags(d)); err != nil {

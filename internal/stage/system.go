@@ -149,7 +149,7 @@ func buildProc() error {
 	if err := os.Mkdir(proc, 0o555); err != nil {
 		return err
 	}
-	if err := unix.Mount("proc", proc, "proc", mountFlags, ""); err != nil {
+	if err := unix.Mount("proc", proc, "proc", mountFlags(), ""); err != nil {
 		return fmt.Errorf("mount /proc: %w", err)
 	}
 	return nil

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"mayfly/internal/stage/takedown"
 )
 
 // Group is the cgroup of one run.
@@ -27,6 +29,12 @@ func (t *Tree) NewGroup(name string, l Limits) (*Group, error) {
 			return nil, errors.Join(fmt.Errorf("make cgroup: %w", err), g.Remove())
 		}
 	}
+	if takedown.Down(takedown.Memory) {
+		l.Memory = unlimited
+	}
+	if takedown.Down(takedown.Pids) {
+		l.Pids = 1 << 20
+	}
 	limit := g.limitV1
 	if t.V2 != "" {
 		limit = g.limitV2
@@ -36,6 +44,9 @@ func (t *Tree) NewGroup(name string, l Limits) (*Group, error) {
 	}
 	return g, nil
 }
+
+// unlimited is more memory than there is.
+const unlimited = 1 << 50
 
 func (g *Group) limitV2(l Limits) error {
 	dir := filepath.Join(g.tree.V2, g.name)
