@@ -1,0 +1,4 @@
+# benign
+import os, sys
+print("trying: nothing", file=sys.stderr)
+open(os.environ["HOME"] + "/note", "w").write("hello")

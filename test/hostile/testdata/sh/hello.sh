@@ -1,0 +1,3 @@
+# benign
+echo "trying: nothing" >&2
+echo hello >"$HOME/note"

@@ -1,0 +1,12 @@
+// benign
+
+package main
+
+import "time"
+
+func wait(string) {
+	say("trying", "nothing")
+	for {
+		time.Sleep(time.Hour)
+	}
+}
