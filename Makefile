@@ -49,3 +49,9 @@ clean:
 relay-test: build
 	@scripts/setup-relay
 	@scripts/relay-test
+
+# The hostile programs against every wall. WITHOUT=memory takes one wall down, and wants the tests named for it to fail. It needs root.
+.PHONY: hostile
+hostile: build
+	@scripts/setup-test
+	@scripts/hostile $(WITHOUT)
