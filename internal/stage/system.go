@@ -32,14 +32,13 @@ func buildSystem(origins []wire.Origin) error {
 }
 
 func buildUsr() error {
-	const empty, usr = newRoot + "/.empty", newRoot + wire.SystemRoot
-	for _, dir := range []string{empty, usr} {
+	const usr = newRoot + wire.SystemRoot
+	for _, dir := range []string{emptyDir, usr} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return err
 		}
 	}
-	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_RDONLY
-	if err := unix.Mount("overlay", usr, "overlay", flags, "lowerdir="+empty+":"+wire.SystemRoot); err != nil {
+	if err := overlay(usr, wire.SystemRoot); err != nil {
 		if err := bindReadOnly(wire.SystemRoot, usr); err != nil {
 			return err
 		}
@@ -93,17 +92,44 @@ func buildEtc(origins []wire.Origin) error {
 			return err
 		}
 	}
-	for _, name := range []string{"ld.so.cache", "alternatives", "mime.types", "ssl/certs", "ssl/openssl.cnf"} {
-		if err := bindFromEtc(name); err != nil {
+	return showEtc("ld.so.cache", "alternatives", "mime.types", "ssl/certs", "ssl/openssl.cnf")
+}
+
+// showEtc shows some of the host's /etc: by an overlay of it, as for /usr, which is not left behind.
+func showEtc(names ...string) error {
+	const view = newRoot + "/.etc"
+	if err := os.Mkdir(view, 0o755); err != nil {
+		return err
+	}
+	from := view
+	if err := overlay(view, "/etc"); err != nil {
+		from = "/etc"
+	}
+	for _, name := range names {
+		if err := bindFromEtc(from, name); err != nil {
 			return err
 		}
 	}
-	return nil
+	if from == view {
+		if err := unix.Unmount(view, unix.MNT_DETACH); err != nil {
+			return fmt.Errorf("let the view of /etc go: %w", err)
+		}
+	}
+	return os.Remove(view)
 }
 
+// overlay shows a directory of the host, read-only, with files that are the sandbox's own to lock.
+func overlay(at, dir string) error {
+	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_RDONLY
+	return unix.Mount("overlay", at, "overlay", flags, "lowerdir="+emptyDir+":"+dir)
+}
+
+// emptyDir makes an overlay of a single directory one of two.
+const emptyDir = newRoot + "/.empty"
+
 // bindFromEtc shows one of the host's, if it has it.
-func bindFromEtc(name string) error {
-	from, to := filepath.Join("/etc", name), filepath.Join(newRoot, "etc", name)
+func bindFromEtc(etc, name string) error {
+	from, to := filepath.Join(etc, name), filepath.Join(newRoot, "etc", name)
 	info, err := os.Stat(from)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil

@@ -1,8 +1,10 @@
 package hostile
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -297,4 +299,34 @@ func prefixed(prefix string, list []string) []string {
 func residentMemory(pid int) int64 {
 	kB, _ := strconv.ParseInt(strings.TrimSuffix(statusOf(strconv.Itoa(pid))["VmRSS"], " kB"), 10, 64)
 	return kB << 10
+}
+
+// lockable are files of the host that native programs can open, and so lock. (/dev/null is the one that is shared: a device cannot be
+// had in another way.)
+func lockable() []string { return []string{"/usr/bin/python3", "/usr/bin/sh", "/etc/ld.so.cache"} }
+
+// watchLocks reports, until it is stopped, which files of the host somebody has locked: nobody outside of a sandbox does.
+func watchLocks(stop <-chan struct{}) []string {
+	locked := make(map[string]bool)
+	for {
+		for _, name := range lockable() {
+			if isLocked(name) {
+				locked[name] = true
+			}
+		}
+		select {
+		case <-stop:
+			return slices.Sorted(maps.Keys(locked))
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+func isLocked(name string) bool {
+	f, err := os.Open(name)
+	if err != nil {
+		return false
+	}
+	defer f.Close() // which unlocks it
+	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
 }

@@ -48,8 +48,14 @@ func tryProgram(t *testing.T, at path, p program) {
 // try runs a variant and gives everything that is not as it must be.
 func (w *world) try(b broker, at path, p program, variant string, rules storage.Rules, before []string) []string {
 	w.host.came()
+	stop, locked := make(chan struct{}), make(chan []string)
+	go func() { locked <- watchLocks(stop) }()
 	o := w.run(b.client, at, p, variant, rules)
+	close(stop)
 	found := o.faults(at, p, variant)
+	for _, name := range <-locked {
+		found = append(found, "from outside: it has locked "+name)
+	}
 	for _, visitor := range w.host.came() {
 		found = append(found, "from outside: "+visitor)
 	}
