@@ -562,7 +562,7 @@ func wasmPath() path {
 
 // compile compiles the module of the WASM programs in a sandbox, as an installation does.
 func (w *world) compile(ctx context.Context) error {
-	box, err := w.broker.Client().Open(ctx, production().CompileSpec("main.wasm"))
+	box, err := w.broker.Client().Open(ctx, production().CompileSpec(manifest(bot.RuntimeWASM, "main.wasm")))
 	if err != nil {
 		return err
 	}
@@ -602,10 +602,14 @@ func folderRulesOf(l session.Limits) storage.Rules {
 	return storage.FolderRules(l.Folder, l.Change, nil)
 }
 
+func manifest(runtime bot.Runtime, main string, command ...string) bot.Manifest {
+	return bot.Manifest{Name: "Hostile", Version: "1", Runtime: runtime, Main: main, Command: command, Mode: bot.ModePipe,
+		Limits: bot.Limits{Memory: programMemory, Wall: 30 * time.Second}}
+}
+
 // botSpec is what a run of a bot gets that has stored nothing yet.
 func botSpec(runtime bot.Runtime, main string, command ...string) (sandbox.Spec, error) {
-	spec, err := production().BotSpec(bot.Manifest{Name: "Hostile", Version: "1", Runtime: runtime, Main: main, Command: command, Mode: bot.ModePipe,
-		Limits: bot.Limits{Memory: programMemory, Wall: 30 * time.Second}})
+	spec, err := production().BotSpec(manifest(runtime, main, command...))
 	for i := range spec.Dirs {
 		if d := &spec.Dirs[i]; d.Path == "/storage" {
 			d.Size, d.Inodes = shared.room.Bytes, shared.room.Inodes
