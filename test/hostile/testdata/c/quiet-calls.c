@@ -20,8 +20,11 @@ int main(int argc, char **argv) {
 	REFUSED(setdomainname, "broken", 6);
 	REFUSED(syslog, 3, page, sizeof page);
 	REFUSED(acct, "/tmp/acct");
+#ifdef __x86_64__
 	REFUSED(iopl, 3);
 	REFUSED(ioperm, 0x80, 1, 1);
+	REFUSED(modify_ldt, 0, page, 16);
+#endif
 	REFUSED(vhangup);
 	REFUSED(fanotify_init, 0, 0);
 	REFUSED(sched_setscheduler, 0, SCHED_FIFO, &rt);
@@ -51,7 +54,6 @@ int main(int argc, char **argv) {
 	REFUSED(prctl, PR_SET_SECCOMP, 2, page, 0, 0);
 	REFUSED(prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, 21, 0, 0);
 	REFUSED(prlimit64, 1, 7, 0, page);
-	REFUSED(modify_ldt, 0, page, 16);
 	REFUSED(process_madvise, 0, page, 0, 0, 0);
 	return 0;
 }
