@@ -148,6 +148,14 @@ fe80::1 80 OSError 22
 	}
 }
 
+// TestProcTellsLittle: what /proc says of the kernel is not for bots.
+func TestProcTellsLittle(t *testing.T) {
+	run := runNative(t, nativeSpec("/usr/bin/sh", "-c", "cat /proc/kallsyms /proc/keys /proc/modules /proc/timer_list | head -c 1000"), "")
+	if run.stdout != "" {
+		t.Errorf("%+v", run)
+	}
+}
+
 // TestLandlock shows what Landlock alone stands before: bubblewrap's own process, what /proc lets an owner write, and for core the
 // ports that are not its relay's.
 func TestLandlock(t *testing.T) {

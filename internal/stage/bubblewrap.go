@@ -54,6 +54,11 @@ func bubblewrapArgs(o order, filter, self int) ([]string, error) {
 		"--unshare-user", "--disable-userns", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try",
 		"--uid", uid, "--gid", uid, "--cap-drop", "ALL", "--die-with-parent", "--new-session",
 		"--ro-bind", wire.SystemRoot, wire.SystemRoot, "--ro-bind", "/etc", "/etc", "--proc", "/proc", "--dev-bind", "/dev", "/dev"}
+	for _, name := range []string{"kallsyms", "kcore", "keys", "modules", "timer_list"} { // the kernel's own matters
+		if _, err := os.Lstat("/proc/" + name); err == nil {
+			args = append(args, "--ro-bind", "/dev/null", "/proc/"+name)
+		}
+	}
 	for _, name := range systemLinks() {
 		if target, err := os.Readlink("/" + name); err == nil {
 			args = append(args, "--symlink", target, "/"+name)
