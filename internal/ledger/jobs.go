@@ -37,6 +37,7 @@ type Job struct {
 	Sender    bot.Fingerprint // empty where nobody signed
 	From      bot.Address
 	MessageID string // the inner one
+	Announces string // Message-ID of the mail that this one announces; empty: none
 	Size      int64  // bytes
 	Attempts  int    // sessions started for it
 	State     JobState
@@ -49,14 +50,14 @@ const (
 	refusedSpan  = 5000 // UIDs: how far back a refusal is known to be counted
 )
 
-const selectJobs = `SELECT id, bot, uid_validity, uid, kind, sender, from_address, message_id, size, attempts, state, accepted
-	FROM jobs `
+const selectJobs = `SELECT id, bot, uid_validity, uid, kind, sender, from_address, message_id, announces, size, attempts, state,
+	accepted FROM jobs `
 
 func scanJob(rows *sql.Rows) (Job, error) {
 	var j Job
 	var accepted int64
-	err := rows.Scan(&j.ID, &j.Bot, &j.Cursor.UIDValidity, &j.Cursor.UID, &j.Kind, &j.Sender, &j.From, &j.MessageID, &j.Size,
-		&j.Attempts, &j.State, &accepted)
+	err := rows.Scan(&j.ID, &j.Bot, &j.Cursor.UIDValidity, &j.Cursor.UID, &j.Kind, &j.Sender, &j.From, &j.MessageID,
+		&j.Announces, &j.Size, &j.Attempts, &j.State, &accepted)
 	j.Accepted = fromMicro(accepted)
 	return j, err
 }
@@ -69,10 +70,10 @@ func (l *Ledger) Accept(ctx context.Context, j Job) (Job, error) {
 		if err := installed(ctx, tx, j.Bot); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, `INSERT INTO jobs (bot, uid_validity, uid, kind, sender, from_address, message_id, size,
-				state, accepted) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+		_, err := tx.ExecContext(ctx, `INSERT INTO jobs (bot, uid_validity, uid, kind, sender, from_address, message_id, announces,
+				size, state, accepted) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 			ON CONFLICT (bot, uid_validity, uid) DO NOTHING`, j.Bot, j.Cursor.UIDValidity, j.Cursor.UID, j.Kind, j.Sender, j.From,
-			bounded(j.MessageID), j.Size, JobAccepted, micro(time.Now()))
+			bounded(j.MessageID), bounded(j.Announces), j.Size, JobAccepted, micro(time.Now()))
 		if err != nil {
 			return err
 		}
@@ -214,4 +215,26 @@ func (l *Ledger) Finished(ctx context.Context, addr bot.Address, sender bot.Fing
 	err := l.db.QueryRowContext(ctx, `SELECT count(*) FROM jobs WHERE bot = ? AND sender = ? AND message_id = ?
 		AND state <> 'accepted'`, addr, sender, bounded(messageID)).Scan(&n)
 	return n > 0, l.explain("finished", err)
+}
+
+// Announced reports whether a mail of a bot that announces another, by that one's inner Message-ID, was committed or set aside.
+func (l *Ledger) Announced(ctx context.Context, addr bot.Address, messageID string) (bool, error) {
+	return l.over(ctx, "announced", `announces <> '' AND announces = ?`, addr, bounded(messageID))
+}
+
+// KnowsAddress reports whether a mail that claimed to be from an address was committed or set aside before.
+func (l *Ledger) KnowsAddress(ctx context.Context, addr, from bot.Address) (bool, error) {
+	return l.over(ctx, "known address", `from_address = ?`, addr, from)
+}
+
+// KnowsSender reports whether a mail that was signed by a sender was committed or set aside before.
+func (l *Ledger) KnowsSender(ctx context.Context, addr bot.Address, sender bot.Fingerprint) (bool, error) {
+	return l.over(ctx, "known sender", `sender = ?`, addr, sender)
+}
+
+// over reports whether a job of a bot is over for which a condition with one parameter holds.
+func (l *Ledger) over(ctx context.Context, what, condition string, addr bot.Address, value any) (found bool, err error) {
+	err = l.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM jobs WHERE bot = ? AND `+condition+` AND state <> 'accepted')`,
+		addr, value).Scan(&found)
+	return found, l.explain(what, err)
 }
