@@ -24,6 +24,32 @@ import (
 	"mayfly/internal/user"
 )
 
+// binaries is the folder of mayfly and mayfly-sandbox, which TestMain builds.
+var binaries string
+
+func TestMain(m *testing.M) {
+	os.Exit(buildAndRun(m))
+}
+
+func buildAndRun(m *testing.M) int {
+	if os.Getenv(doomed) != "" { // it will be killed, and needs no host
+		return m.Run()
+	}
+	var err error
+	if binaries, err = os.MkdirTemp("", "mayfly-relay-bin-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(binaries)
+	build := exec.Command("go", "build", "-o", binaries+"/", "mayfly/cmd/...")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
+}
+
 // host is a running `mayfly serve` on a relay, with TLS verified on both sides by the system's CAs, which SSL_CERT_FILE names.
 type host struct {
 	t       *testing.T
@@ -35,11 +61,6 @@ type host struct {
 func serve(t *testing.T, r *Relay, lines string) *host {
 	t.Helper()
 	dir := t.TempDir()
-	build := exec.Command("go", "build", "-o", dir+"/", "mayfly/cmd/...")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
 	must(t, os.WriteFile(filepath.Join(dir, "master-password"), []byte(r.MasterPassword), 0o600))
 	config := fmt.Sprintf(`
 state = %q
@@ -55,7 +76,7 @@ master_password_file = %q
 %s
 [log]
 level = "debug"
-`, filepath.Join(dir, "state"), coretest.Binary(t), filepath.Join(dir, "mayfly-sandbox"), r.IMAPTLS, r.SubmissionTLS, r.MasterUser,
+`, filepath.Join(dir, "state"), coretest.Binary(t), filepath.Join(binaries, "mayfly-sandbox"), r.IMAPTLS, r.SubmissionTLS, r.MasterUser,
 		filepath.Join(dir, "master-password"), lines)
 	must(t, os.WriteFile(filepath.Join(dir, "mayfly.toml"), []byte(config), 0o600))
 
@@ -63,7 +84,7 @@ level = "debug"
 	log, err := os.Create(h.log)
 	must(t, err)
 	defer log.Close()
-	h.command = exec.Command(filepath.Join(dir, "mayfly"), "serve", "-config", filepath.Join(dir, "mayfly.toml"))
+	h.command = exec.Command(filepath.Join(binaries, "mayfly"), "serve", "-config", filepath.Join(dir, "mayfly.toml"))
 	h.command.Env = append(os.Environ(), "SSL_CERT_FILE="+r.CAFile)
 	h.command.Stdout, h.command.Stderr = log, log
 	must(t, h.command.Start())
