@@ -99,8 +99,7 @@ func (s *SMTP) Submit(ctx context.Context, from bot.Address, to []bot.Address, r
 	// Nothing else bounds the writing of a long mail to a peer that does not read.
 	stop := context.AfterFunc(ctx, func() { sess.conn.Close() })
 	err = sess.submit(from, to, r)
-	var partial *PartialError
-	if !stop() || err != nil && !errors.As(err, &partial) {
+	if !stop() || !took(err) {
 		// Closed without a QUIT: that would end a mail half written, and the relay would take it.
 		sess.conn.Close()
 		return err
