@@ -317,6 +317,16 @@ func (f folder) Process(ctx context.Context, account bot.Address, inbox dispatch
 	return err
 }
 
+func (f folder) Tell(ctx context.Context, account bot.Address, connect func(context.Context) (dispatch.Inbox, error)) (time.Time, error) {
+	return f.installer.Tell(ctx, account, func(ctx context.Context) (install.Appender, error) {
+		inbox, err := connect(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return inbox.(*mailbox.Client), nil
+	})
+}
+
 // wasmEngine names the engine in mayfly-sandbox that runs WASM, and the CPU: what another version compiled is of no use to it, nor
 // what it compiled on a machine that can more or less.
 func wasmEngine(path string) (string, error) {

@@ -43,9 +43,11 @@ type Inbox interface {
 	Close() error
 }
 
-// Folder handles what lies in the Bot folder of an account: bundles and wishes to uninstall.
+// Folder handles what lies in the Bot folder of an account: bundles and wishes to uninstall. Tell answers into it which mail the
+// relay has refused for good, if any was and it is time; it returns when to call again, zero for after the next flush.
 type Folder interface {
 	Process(ctx context.Context, account bot.Address, inbox Inbox) error
+	Tell(ctx context.Context, account bot.Address, connect func(context.Context) (Inbox, error)) (time.Time, error)
 }
 
 // Ledger is what dispatch needs of the ledger.
@@ -113,6 +115,9 @@ func (s Slots) Do(ctx context.Context, f func() error) error {
 		return ctx.Err()
 	}
 }
+
+// tellAgain is how long after a failure the author is told again of mail that was given up.
+const tellAgain = 5 * time.Minute
 
 // Wake says what changed.
 type Wake int
@@ -200,6 +205,7 @@ type actor struct {
 	failures int // turns in a row that failed
 	budget   *budget
 	waiting  time.Duration // until mail that is over a budget may be looked at; 0: none is
+	tellAt   time.Time     // when the author is to be told of mail that was given up; zero: nothing is known of any
 	gateKeys *gate.Keys
 	keysOf   keysOf
 }
@@ -248,12 +254,15 @@ func sleep(ctx context.Context, d time.Duration) {
 
 // rest returns at the next wake, when the outbox or mail over a budget is due, or when ctx ends.
 func (a *actor) rest(ctx context.Context) {
-	var due, over, idle <-chan time.Time
+	var due, over, idle, tell <-chan time.Time
 	if at, ok := a.d.opts.Outbox.Next(a.account); ok {
 		due = time.After(time.Until(at))
 	}
 	if a.waiting > 0 {
 		over = time.After(a.waiting)
+	}
+	if !a.tellAt.IsZero() {
+		tell = time.After(time.Until(a.tellAt))
 	}
 	if a.inbox != nil {
 		idle = time.After(a.d.opts.IdleClose)
@@ -263,6 +272,8 @@ func (a *actor) rest(ctx context.Context) {
 		case <-a.signal:
 			return
 		case <-due:
+			return
+		case <-tell:
 			return
 		case <-over:
 			a.again(WakeInbox)
@@ -310,7 +321,24 @@ func (a *actor) turn(ctx context.Context, wakes Wake, wokenAt time.Time) error {
 			return errors.Join(folderErr, err)
 		}
 	}
-	return errors.Join(folderErr, a.flush(ctx))
+	err := a.flush(ctx)
+	a.tell(ctx)
+	return errors.Join(folderErr, err)
+}
+
+// tell lets the author know what the relay has refused for good. That it fails, since the relay is away or the mailbox full, holds
+// nothing else up.
+func (a *actor) tell(ctx context.Context) {
+	var err error
+	a.tellAt, err = a.d.opts.Folder.Tell(ctx, a.account, func(ctx context.Context) (Inbox, error) {
+		err := a.connect(ctx)
+		return a.inbox, err
+	})
+	if err != nil && ctx.Err() == nil {
+		a.tellAt = time.Now().Add(tellAgain)
+		a.log.Warn("the author could not be told of mail that was given up", "again_in", tellAgain, "err", err)
+		a.hangUp()
+	}
 }
 
 func (a *actor) connect(ctx context.Context) error {

@@ -124,6 +124,9 @@ func (s *sessions) uids() []uint32 {
 type noFolder struct{}
 
 func (noFolder) Process(context.Context, bot.Address, Inbox) error { return nil }
+func (noFolder) Tell(context.Context, bot.Address, func(context.Context) (Inbox, error)) (at time.Time, err error) {
+	return
+}
 
 type noOutbox struct{}
 
@@ -408,7 +411,7 @@ func TestABrokenFolderDoesNotStopTheMail(t *testing.T) {
 	b.await("an empty INBOX", func() bool { return len(b.inboxes[one].uids()) == 0 })
 }
 
-type brokenFolder struct{}
+type brokenFolder struct{ noFolder }
 
 func (brokenFolder) Process(context.Context, bot.Address, Inbox) error {
 	return errors.New("the sandbox of the check failed")

@@ -581,6 +581,7 @@ func TestWhoIsKnown(t *testing.T) {
 		t.Errorf("known before the commit: %v", got)
 	}
 	must(t, l.Commit(ctx, session(j, 1)))
+	must(t, l.Commit(ctx, session(accept(t, l, 2), 2))) // announces nothing
 	if got := known(); !slices.Equal(got, []bool{true, true, true, false, false}) {
 		t.Errorf("known after the commit: %v", got)
 	}
