@@ -57,8 +57,8 @@ func TestAFloodOfRefusalsIsOneMailAnHour(t *testing.T) {
 	if again, connected := h.tell(); connected || !again.IsZero() {
 		t.Errorf("nothing is to be told: connected %v, again %v", connected, again)
 	}
-	h.giveUp(200, "the mail: SMTP error 554:\r\n 5.7.1 <you> are blocked")
-	h.giveUp(1, "RCPT TO u@example.org: SMTP error 550: nobody")
+	h.giveUp(200, "the mail: 554 5.7.1\r\n <you> are blocked")
+	h.giveUp(1, "RCPT TO u@example.org: 550 5.1.1 nobody")
 	if again, _ := h.tell(); !again.IsZero() {
 		t.Errorf("again %v", again)
 	}
@@ -85,7 +85,7 @@ func TestAFloodOfRefusalsIsOneMailAnHour(t *testing.T) {
 		t.Errorf("subject %q", s)
 	}
 	for _, want := range []string{
-		"200 mails: the mail: SMTP error 554: 5.7.1 <you> are blocked\r\n", "1 mail: RCPT TO u@example.org: SMTP error 550: nobody\r\n",
+		"200 mails: the mail: 554 5.7.1 <you> are blocked\r\n", "1 mail: RCPT TO u@example.org: 550 5.1.1 nobody\r\n",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in:\n%s", want, text)

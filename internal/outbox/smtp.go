@@ -287,8 +287,11 @@ func submitError(step string, err error) *SubmitError {
 	}
 	e.Code = reply.Code
 	e.Temporary = reply.Code < 500
+	words := fmt.Sprint(reply.Code, " ")
 	if c := reply.EnhancedCode; c[0] > 0 {
 		e.Enhanced = fmt.Sprintf("%d.%d.%d", c[0], c[1], c[2])
+		words += e.Enhanced + " "
 	}
+	e.Err = fmt.Errorf("%s: %s%s", step, words, reply.Message)
 	return e
 }

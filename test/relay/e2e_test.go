@@ -102,32 +102,45 @@ func (h *host) stop() {
 		h.t.Errorf("mayfly serve: %v", err)
 	}
 	if h.t.Failed() {
-		text, err := os.ReadFile(h.log)
-		h.t.Logf("the host's log: %v\n%s", err, text)
+		h.t.Logf("the host's log:\n%s", h.text())
 	}
+}
+
+// text is what the host has logged.
+func (h *host) text() string {
+	h.t.Helper()
+	text, err := os.ReadFile(h.log)
+	must(h.t, err)
+	return string(text)
 }
 
 // invite waits for the first answer in Bot/Status and returns the link in it.
 func invite(t *testing.T, ctx context.Context, c *mailbox.Client) string {
 	t.Helper()
+	mail := answer(t, ctx, c, 1)
+	if !strings.Contains(mail, "Mayfly-State: installed") {
+		t.Fatalf("not installed:\n%s", mail)
+	}
+	return regexp.MustCompile(`https://i\.delta\.chat/#\S+`).FindString(mail)
+}
+
+// answer waits for the n-th answer in Bot/Status, from 1, and returns it with its quoted-printable undone.
+func answer(t *testing.T, ctx context.Context, c *mailbox.Client, n int) string {
+	t.Helper()
 	for ; ctx.Err() == nil; time.Sleep(50 * time.Millisecond) {
 		if _, err := c.Select(ctx, install.StatusFolder); err != nil {
 			continue // not made yet
 		}
-		list, err := c.List(ctx, 0, 1)
+		list, err := c.List(ctx, 0, 100)
 		must(t, err)
-		if len(list) == 0 {
+		if len(list) < n {
 			continue
 		}
-		mail, err := c.Fetch(ctx, list[0].UID, 1<<20)
+		mail, err := c.Fetch(ctx, list[n-1].UID, 1<<20)
 		must(t, err)
-		if !strings.Contains(string(mail), "Mayfly-State: installed") {
-			t.Fatalf("not installed:\n%s", mail)
-		}
-		plain := strings.NewReplacer("=\r\n", "", "=3D", "=").Replace(string(mail)) // quoted-printable
-		return regexp.MustCompile(`https://i\.delta\.chat/#\S+`).FindString(plain)
+		return strings.NewReplacer("=\r\n", "", "=3D", "=").Replace(string(mail))
 	}
-	t.Fatalf("no answer in %s", install.StatusFolder)
+	t.Fatalf("no answer %d in %s", n, install.StatusFolder)
 	return ""
 }
 
@@ -168,11 +181,19 @@ func TestWholePath(t *testing.T) {
 func (h *host) awaitReady() {
 	h.t.Helper()
 	for start := time.Now(); time.Since(start) < time.Minute; time.Sleep(50 * time.Millisecond) {
-		if text, err := os.ReadFile(h.log); err == nil && strings.Contains(string(text), "msg=ready") {
+		if strings.Contains(h.text(), "msg=ready") {
 			return
 		}
 	}
 	h.t.Fatal("the host is not ready after a minute")
+}
+
+// put appends a bundle as its author does.
+func put(t *testing.T, ctx context.Context, author *mailbox.Client, account bot.Address, b *bundle.Bundle) {
+	t.Helper()
+	mail, err := install.Compose(b, account)
+	must(t, err)
+	must(t, author.Append(ctx, install.Folder, mail))
 }
 
 func wholePath(t *testing.T, r *Relay, author *mailbox.Client, appended func()) {
@@ -180,9 +201,7 @@ func wholePath(t *testing.T, r *Relay, author *mailbox.Client, appended func()) 
 	defer cancel()
 	b, err := bundle.FromDir("../../examples/dice", bundle.DefaultCeilings())
 	must(t, err)
-	mail, err := install.Compose(b, dice)
-	must(t, err)
-	must(t, author.Append(ctx, install.Folder, mail))
+	put(t, ctx, author, dice, b)
 	appended()
 	link := invite(t, ctx, author)
 
@@ -202,8 +221,14 @@ func wholePath(t *testing.T, r *Relay, author *mailbox.Client, appended func()) 
 		}
 	}
 	t.Logf("a user's core said, the bot's reply in the user's core: median and p95 of %d: %s", len(took), spread(took))
+	requireEmpty(t, ctx, author)
+}
+
+// requireEmpty waits until the account's INBOX holds nothing.
+func requireEmpty(t *testing.T, ctx context.Context, c *mailbox.Client) {
+	t.Helper()
 	for {
-		status, err := author.Select(ctx, "INBOX")
+		status, err := c.Select(ctx, "INBOX")
 		must(t, err)
 		if status.Messages == 0 {
 			return

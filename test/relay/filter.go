@@ -23,6 +23,7 @@ type filter struct {
 
 	mu      sync.Mutex
 	senders map[string]*rate.Limiter
+	blocked map[string]bool
 	stats   FilterStats
 }
 
@@ -31,11 +32,12 @@ type FilterStats struct {
 	Passed      int // mails
 	Unencrypted int // mails refused with 523
 	TooMany     int // mails put off with 450
+	Blocked     int // mails refused with 554, since their sender is blocked
 }
 
 func serveFilter(listener net.Listener, reinject string, config Config) (*filter, error) {
 	f := &filter{reinject: reinject, rate: rate.Limit(float64(config.MailsPerMinute) / 60), burst: config.Burst,
-		senders: map[string]*rate.Limiter{}}
+		senders: map[string]*rate.Limiter{}, blocked: map[string]bool{}}
 	f.server = smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return &filtering{filter: f}, nil }))
 	f.server.Domain = "filter.test"
 	f.server.MaxMessageBytes = 32 << 20
@@ -58,6 +60,15 @@ func (f *filter) count(add func(*FilterStats)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	add(&f.stats)
+}
+
+func (f *filter) blocks(from string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.blocked[from] {
+		f.stats.Blocked++
+	}
+	return f.blocked[from]
 }
 
 // maySend takes one mail from what a sender may send now.
@@ -83,6 +94,9 @@ type filtering struct {
 }
 
 func (s *filtering) Mail(from string, options *smtp.MailOptions) error {
+	if s.filter.blocks(from) {
+		return &smtp.SMTPError{Code: 554, EnhancedCode: smtp.EnhancedCode{5, 7, 1}, Message: "Mail from " + from + " is blocked: ask postmaster"}
+	}
 	if !s.filter.maySend(from) {
 		return &smtp.SMTPError{Code: 450, EnhancedCode: smtp.EnhancedCode{4, 7, 1}, Message: "Too much mail from " + from}
 	}

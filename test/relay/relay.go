@@ -30,6 +30,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"mayfly/internal/bot"
 )
 
 const (
@@ -234,6 +236,13 @@ func (r *Relay) Stop() {
 
 // Accounts says how many accounts were made.
 func (r *Relay) Accounts() int { return r.accounts.count() }
+
+// Block makes the filter refuse all mail of a sender for good, as an operator may, or take it again.
+func (r *Relay) Block(sender bot.Address, blocked bool) {
+	r.filter.mu.Lock()
+	defer r.filter.mu.Unlock()
+	r.filter.blocked[string(sender)] = blocked
+}
 
 // Filter says what the filter has answered.
 func (r *Relay) Filter() FilterStats {
