@@ -3,14 +3,17 @@
 //
 // Promises:
 //   - A wake never blocks and never gets lost: it is remembered until the bot's goroutine has looked.
-//   - Mail of one bot is worked off in the order of its UIDs. A mail leaves the relay's INBOX only when the ledger says that it
+//   - Mail of one bot is worked off in the order of its UIDs, but for what waits; of one address always. A mail leaves the relay's INBOX only when the ledger says that it
 //     is over: refused and counted, or committed.
 //   - A failure of the host's (relay away, sandbox broken, disk full) keeps the mail where it is and is tried again with backoff,
 //     without end. A mail on which core failed, or the daemon died, MaxAttempts times is set aside: it stays in the INBOX, no
 //     session touches it, and those behind it have their turn.
-//   - Over a budget (Budgets), mail waits in the INBOX before anything is spent on it; it is never dropped for that. So does mail
-//     for which core's account has no room, for an hour; smaller mail goes on.
+//   - Over a budget (Budgets), mail waits in the INBOX before anything is spent on it; it is never dropped for that, and holds up
+//     nothing but what comes after it from the same address. So does mail for which core's account has no room, for an hour;
+//     smaller mail goes on. So does the second mail of a large message that comes before its first, for a minute.
 //   - The mail that is in memory, of all bots together, is bounded by Memory.
+//   - A bot for which there is nothing to do holds no connection to the relay; the last one of a bot that had mail is closed after
+//     IdleClose. At most Logins are made at a time.
 //   - Sessions wait for one of Slots in the order in which they asked, so a bot with a thousand mails is behind a bot with one
 //     by one session at most.
 package dispatch
@@ -25,7 +28,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/semaphore"
-	"golang.org/x/time/rate"
 
 	"mayfly/internal/bot"
 	"mayfly/internal/gate"
@@ -59,6 +61,9 @@ type Ledger interface {
 	Forgive(ctx context.Context, job int64) error
 	Refused(ctx context.Context, account bot.Address, reason string, cursor ledger.Cursor) error
 	Finished(ctx context.Context, account bot.Address, sender bot.Fingerprint, messageID string) (bool, error)
+	Announced(ctx context.Context, account bot.Address, messageID string) (bool, error)
+	KnowsAddress(ctx context.Context, account, from bot.Address) (bool, error)
+	KnowsSender(ctx context.Context, account bot.Address, sender bot.Fingerprint) (bool, error)
 	Fail(ctx context.Context, jobs []int64, run bot.RunRecord, setAside bool) error
 	Cleared(ctx context.Context, job int64) error
 }
@@ -94,7 +99,8 @@ type Options struct {
 	Budgets     Budgets
 	MaxAttempts int           // of one mail on which core fails or the daemon dies
 	Backoff     time.Duration // the pause after a first failure; it doubles up to 5 min
-	IdleClose   time.Duration // after this long without work the connection to the relay is closed
+	IdleClose   time.Duration // after this long without mail the connection to the relay is closed
+	Logins      int           // to the relay, at a time
 	Done        func(session.Outcome)
 	Log         *slog.Logger
 }
@@ -130,9 +136,10 @@ const (
 
 // Dispatcher owns the goroutines of all bots.
 type Dispatcher struct {
-	opts Options
-	host *rate.Limiter       // the host's budget
-	held *semaphore.Weighted // bytes of mail in memory, of Memory
+	opts   Options
+	host   lanes               // the host's budget
+	held   *semaphore.Weighted // bytes of mail in memory, of Memory
+	logins *semaphore.Weighted
 
 	mu     sync.Mutex
 	actors map[bot.Address]*actor
@@ -142,7 +149,10 @@ type Dispatcher struct {
 
 // New makes a Dispatcher without bots.
 func New(opts Options) *Dispatcher {
-	return &Dispatcher{opts: opts, host: opts.Budgets.Host.limiter(), held: semaphore.NewWeighted(opts.Memory), actors: map[bot.Address]*actor{}}
+	return &Dispatcher{
+		opts: opts, host: opts.Budgets.Host.lanes(), held: semaphore.NewWeighted(opts.Memory), logins: semaphore.NewWeighted(int64(opts.Logins)),
+		actors: map[bot.Address]*actor{},
+	}
 }
 
 // Wake tells the goroutine of account that something changed, and starts that goroutine when there is none yet. It never
@@ -202,9 +212,11 @@ type actor struct {
 	wokenAt time.Time
 
 	inbox    Inbox
-	failures int // turns in a row that failed
+	failures int  // turns in a row that failed
+	worked   bool // the last turn had mail to work on
 	budget   *budget
-	waiting  time.Duration // until mail that is over a budget may be looked at; 0: none is
+	waitlist waitlist
+	waiting  time.Duration // until mail that waits may be looked at; 0: none does
 	tellAt   time.Time     // when the author is to be told of mail that was given up; zero: nothing is known of any
 	gateKeys *gate.Keys
 	keysOf   keysOf
@@ -264,6 +276,9 @@ func (a *actor) rest(ctx context.Context) {
 	if !a.tellAt.IsZero() {
 		tell = time.After(time.Until(a.tellAt))
 	}
+	if !a.worked {
+		a.hangUp()
+	}
 	if a.inbox != nil {
 		idle = time.After(a.d.opts.IdleClose)
 	}
@@ -305,6 +320,7 @@ func (a *actor) hangUp() {
 
 // turn works off everything that waits for this bot.
 func (a *actor) turn(ctx context.Context, wakes Wake, wokenAt time.Time) error {
+	a.worked = false
 	if wakes != 0 {
 		if err := a.connect(ctx); err != nil {
 			return err
@@ -345,6 +361,10 @@ func (a *actor) connect(ctx context.Context) error {
 	if a.inbox != nil {
 		return nil
 	}
+	if err := a.d.logins.Acquire(ctx, 1); err != nil {
+		return err
+	}
+	defer a.d.logins.Release(1)
 	inbox, err := a.d.opts.Dial(ctx, a.account)
 	if err != nil {
 		return err
@@ -372,29 +392,45 @@ func (a *actor) mails(ctx context.Context, wokenAt time.Time) error {
 		return err
 	}
 	a.waiting = 0
+	a.waitlist.begin(status.UIDValidity)
+	defer a.waitlist.end()
 	var after uint32
-	for {
+	for !a.waitlist.full() {
 		waiting, err := a.inbox.List(ctx, after, 100)
-		if err != nil || len(waiting) == 0 {
+		if err != nil {
 			return err
 		}
+		if len(waiting) == 0 {
+			a.waitlist.complete()
+			break
+		}
 		for _, m := range waiting {
-			err := a.hold(ctx, m.Size, func() error {
-				return a.mail(ctx, ledger.Cursor{UIDValidity: status.UIDValidity, UID: m.UID}, wokenAt)
-			})
-			var over *overBudget
-			if errors.As(err, &over) {
-				a.later(m.UID, over)
-				if !over.alone {
-					return nil
-				}
-			} else if err != nil {
+			if err := a.next(ctx, ledger.Cursor{UIDValidity: status.UIDValidity, UID: m.UID}, m.Size, wokenAt); err != nil {
 				return fmt.Errorf("mail %d: %w", m.UID, err)
 			}
 			after = m.UID
 			wokenAt = time.Now()
 		}
 	}
+	for whose, n := range a.waitlist.added {
+		a.log.Info("mail waits: over a budget", "budget", whose, "mails", n, "for", a.waiting.Round(time.Second))
+	}
+	return nil
+}
+
+// next works off one mail, or leaves it for later.
+func (a *actor) next(ctx context.Context, cursor ledger.Cursor, size int64, wokenAt time.Time) error {
+	over := a.waitlist.has(cursor.UID, a.announced(ctx))
+	if over != nil {
+		a.later(over)
+		return nil
+	}
+	err := a.hold(ctx, size, func() error { return a.mail(ctx, cursor, wokenAt) })
+	if errors.As(err, &over) {
+		a.later(over)
+		return nil
+	}
+	return err
 }
 
 // hold waits until the host has memory for a mail of a size, and calls f.
@@ -408,10 +444,13 @@ func (a *actor) hold(ctx context.Context, size int64, f func() error) error {
 	return f()
 }
 
-// later remembers when a mail that is over a budget may be looked at.
-func (a *actor) later(uid uint32, over *overBudget) {
-	a.log.Info("mail waits: over a budget", "uid", uid, "budget", over.whose, "for", over.wait.Round(time.Second))
-	if a.waiting == 0 || over.wait < a.waiting {
-		a.waiting = over.wait
+// leastWait is how long the next look at mail that waits for a budget is away: then there is room for more than one.
+const leastWait = 2 * time.Second
+
+// later remembers when a mail that has to wait may be looked at.
+func (a *actor) later(over *overBudget) {
+	wait := max(over.wait(), leastWait)
+	if a.waiting == 0 || wait < a.waiting {
+		a.waiting = wait
 	}
 }
