@@ -59,7 +59,7 @@ type Ledger interface {
 	Accept(ctx context.Context, job ledger.Job) (ledger.Job, error)
 	Attempt(ctx context.Context, job int64) (int, error)
 	Forgive(ctx context.Context, job int64) error
-	Refused(ctx context.Context, account bot.Address, reason string, cursor ledger.Cursor) error
+	Refused(ctx context.Context, account bot.Address, refusals ...ledger.Refusal) error
 	Finished(ctx context.Context, account bot.Address, sender bot.Fingerprint, messageID string) (bool, error)
 	Announced(ctx context.Context, account bot.Address, messageID string) (bool, error)
 	KnowsAddress(ctx context.Context, account, from bot.Address) (bool, error)
@@ -216,8 +216,9 @@ type actor struct {
 	worked   bool // the last turn had mail to work on
 	budget   *budget
 	waitlist waitlist
-	waiting  time.Duration // until mail that waits may be looked at; 0: none does
-	tellAt   time.Time     // when the author is to be told of mail that was given up; zero: nothing is known of any
+	refused  []ledger.Refusal // to be counted and deleted
+	waiting  time.Duration    // until mail that waits may be looked at; 0: none does
+	tellAt   time.Time        // when the author is to be told of mail that was given up; zero: nothing is known of any
 	gateKeys *gate.Keys
 	keysOf   keysOf
 }
@@ -394,6 +395,7 @@ func (a *actor) mails(ctx context.Context, wokenAt time.Time) error {
 	a.waiting = 0
 	a.waitlist.begin(status.UIDValidity)
 	defer a.waitlist.end()
+	a.refused = nil // what a failed turn has left is judged again
 	var after uint32
 	for !a.waitlist.full() {
 		waiting, err := a.inbox.List(ctx, after, 100)
@@ -410,6 +412,9 @@ func (a *actor) mails(ctx context.Context, wokenAt time.Time) error {
 			}
 			after = m.UID
 			wokenAt = time.Now()
+		}
+		if err := a.dropRefused(ctx); err != nil {
+			return err
 		}
 	}
 	for whose, n := range a.waitlist.added {

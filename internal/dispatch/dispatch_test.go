@@ -646,21 +646,26 @@ func TestUncertainMailHasASmallBudget(t *testing.T) {
 	}
 }
 
-// TestIdleBotsHoldNoConnection: a look that finds nothing is closed at once, and the one that found a mail after IdleClose.
+// TestIdleBotsHoldNoConnection: a look that finds nothing is closed at once, and one that found a mail after IdleClose.
 func TestIdleBotsHoldNoConnection(t *testing.T) {
 	b := newBench(t, one)
-	b.opts.IdleClose = 200 * time.Millisecond
+	b.opts.IdleClose = time.Hour
 	box := b.inboxes[one]
 	b.Wake(b.ctx, one, WakeInbox)
-	b.await("a connection", func() bool { return box.count().dials == 1 })
-	b.await("its end", func() bool { return box.count().closed == 1 })
+	b.await("the end of a connection that found nothing", func() bool { return box.count().closed == 1 })
 	b.put(one, 1, valid[0])
 	b.Wake(b.ctx, one, WakeInbox)
 	b.await("the mail's end", func() bool { return len(box.uids()) == 0 })
-	if c := box.count(); c.closed != 1 {
-		t.Error("the connection was closed as soon as the mail was worked off")
+	time.Sleep(200 * time.Millisecond)
+	if c := box.count(); c.closed != 1 || c.dials != 2 {
+		t.Errorf("%d of %d connections are closed, want that of the mail to be kept", c.closed, c.dials)
 	}
-	b.await("the end of the second", func() bool { return box.count().closed == 2 })
+
+	b = newBench(t, one)
+	b.opts.IdleClose = 50 * time.Millisecond
+	b.put(one, 1, valid[0])
+	b.Wake(b.ctx, one, WakeInbox)
+	b.await("the end of an idle connection", func() bool { return b.inboxes[one].count().closed == 1 && len(b.inboxes[one].uids()) == 0 })
 }
 
 // TestLoginsAreBounded wakes 50 bots at once, as a start does.

@@ -32,7 +32,7 @@ func (a *actor) mail(ctx context.Context, cursor ledger.Cursor, wokenAt time.Tim
 		a.log.Info("mail vanished before it was fetched", "uid", cursor.UID)
 		return nil
 	case errors.Is(err, mailbox.ErrTooLarge):
-		return a.refuse(ctx, cursor, "too-large", err.Error())
+		return a.refuse(cursor, "too-large", err.Error())
 	case err != nil:
 		return err
 	}
@@ -63,12 +63,12 @@ func (a *actor) decide(ctx context.Context, cursor ledger.Cursor, raw []byte, fr
 	timeline.Mark("gate")
 	switch verdict.Kind {
 	case gate.Refused:
-		return a.refuse(ctx, cursor, string(verdict.Reason), verdict.Detail)
+		return a.refuse(cursor, string(verdict.Reason), verdict.Detail)
 	case gate.Replay:
-		return a.refuse(ctx, cursor, string(verdict.Kind), verdict.Detail)
+		return a.refuse(cursor, string(verdict.Kind), verdict.Detail)
 	case gate.Bounce:
 		a.log.Warn("a mail of the bot came back", "recipients", verdict.FailedRecipients, "message_id", verdict.OriginalID)
-		return a.refuse(ctx, cursor, string(verdict.Kind), verdict.Detail)
+		return a.refuse(cursor, string(verdict.Kind), verdict.Detail)
 	}
 	if verdict.Uncertain {
 		a.log.Warn("the gate cannot read what core knows; core decides on this mail", "uid", cursor.UID)
@@ -163,17 +163,34 @@ func (a *actor) keys(b ledger.Bot) (*gate.Keys, error) {
 	return keys, nil
 }
 
-// refuse counts the mail and deletes it. It is never answered.
-func (a *actor) refuse(ctx context.Context, cursor ledger.Cursor, reason, detail string) error {
-	if err := a.d.opts.Ledger.Refused(ctx, a.account, reason, cursor); err != nil {
+// refuse remembers a mail to be counted and deleted. It is never answered.
+func (a *actor) refuse(cursor ledger.Cursor, reason, detail string) error {
+	a.refused = append(a.refused, ledger.Refusal{Cursor: cursor, Reason: reason})
+	a.log.Info("mail refused", "uid", cursor.UID, "reason", reason, "detail", detail)
+	return nil
+}
+
+// dropRefused counts the refused mails and then deletes them, many at a time: a flood of junk costs few writes to the disk.
+func (a *actor) dropRefused(ctx context.Context) error {
+	if len(a.refused) == 0 {
+		return nil
+	}
+	if err := a.d.opts.Ledger.Refused(ctx, a.account, a.refused...); err != nil {
 		return err
 	}
-	a.log.Info("mail refused", "uid", cursor.UID, "reason", reason, "detail", detail)
-	return a.inbox.Delete(ctx, cursor.UID)
+	var uids []uint32
+	for _, r := range a.refused {
+		uids = append(uids, r.Cursor.UID)
+	}
+	a.refused = nil
+	return a.inbox.Delete(ctx, uids...)
 }
 
 // work runs the session of an accepted job, submits what it left in the outbox and clears the mail away.
 func (a *actor) work(ctx context.Context, w session.Work) error {
+	if err := a.dropRefused(ctx); err != nil { // a session may take long
+		return err
+	}
 	var committed bool
 	err := a.d.opts.Slots.Do(ctx, func() (err error) {
 		committed, err = a.session(ctx, w)

@@ -70,3 +70,19 @@ func TestTheWaitlistIsOfOneInbox(t *testing.T) {
 		t.Error("a mail waits in an INBOX of another UIDVALIDITY")
 	}
 }
+
+// TestLaterMailOfAnAddressIsHeld: there is room for the second mail of an address, and none yet for its first.
+func TestLaterMailOfAnAddressIsHeld(t *testing.T) {
+	none, room := Rate{1, 1}.limiter(), Rate{1, 1}.limiter()
+	none.Allow()
+	var w waitlist
+	w.begin(1)
+	w.add(1, "ada@x", &overBudget{need: need{"bot", none, 1}})
+	w.add(2, "ada@x", &overBudget{need: need{"sender", room, 1}})
+	w.add(3, "bob@x", &overBudget{need: need{"sender", room, 1}})
+	w.complete()
+	w.begin(1)
+	if w.has(1, never) == nil || w.has(2, never) == nil || w.has(3, never) != nil {
+		t.Error("want the first two to wait, and the other's not")
+	}
+}

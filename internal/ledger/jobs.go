@@ -159,30 +159,43 @@ func (l *Ledger) Cleared(ctx context.Context, jobID int64) error {
 	})
 }
 
-// Refused counts a mail that the gate refused, once for its cursor, however often it is seen until it is deleted. Only the
-// first 200 bytes of the reason count.
-func (l *Ledger) Refused(ctx context.Context, addr bot.Address, reason string, c Cursor) error {
-	reason = reason[:min(len(reason), maxReason)]
+// Refusal is a mail that the gate refused. Only the first 200 bytes of the reason count.
+type Refusal struct {
+	Cursor Cursor
+	Reason string
+}
+
+// Refused counts mails that the gate refused, each once for its cursor, however often it is seen until it is deleted.
+func (l *Ledger) Refused(ctx context.Context, addr bot.Address, refusals ...Refusal) error {
 	return l.write(ctx, "refused", func(tx *sql.Tx) error {
 		if err := installed(ctx, tx, addr); err != nil {
 			return err
 		}
-		res, err := tx.ExecContext(ctx, `INSERT INTO refused (bot, uid_validity, uid) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`,
-			addr, c.UIDValidity, c.UID)
-		if err != nil {
-			return err
+		for _, r := range refusals {
+			if err := countRefusal(ctx, tx, addr, r); err != nil {
+				return err
+			}
 		}
-		if n, err := res.RowsAffected(); err != nil || n == 0 {
-			return err
-		}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO refusals (bot, reason, count) VALUES (?, ?, 1)
-			ON CONFLICT (bot, reason) DO UPDATE SET count = count + 1`, addr, reason); err != nil {
-			return err
-		}
-		_, err = tx.ExecContext(ctx, `DELETE FROM refused WHERE bot = ? AND (uid_validity <> ? OR uid < ?)`, addr, c.UIDValidity,
-			int64(c.UID)-refusedSpan)
-		return err
+		return nil
 	})
+}
+
+func countRefusal(ctx context.Context, tx *sql.Tx, addr bot.Address, r Refusal) error {
+	res, err := tx.ExecContext(ctx, `INSERT INTO refused (bot, uid_validity, uid) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`,
+		addr, r.Cursor.UIDValidity, r.Cursor.UID)
+	if err != nil {
+		return err
+	}
+	if n, err := res.RowsAffected(); err != nil || n == 0 {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, `INSERT INTO refusals (bot, reason, count) VALUES (?, ?, 1)
+		ON CONFLICT (bot, reason) DO UPDATE SET count = count + 1`, addr, r.Reason[:min(len(r.Reason), maxReason)]); err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `DELETE FROM refused WHERE bot = ? AND (uid_validity <> ? OR uid < ?)`, addr, r.Cursor.UIDValidity,
+		int64(r.Cursor.UID)-refusedSpan)
+	return err
 }
 
 // Refusals returns how many mails were refused, by reason.

@@ -123,7 +123,7 @@ func TestInstallUpdateRemove(t *testing.T) {
 func TestRemoveTakesAllThatBelongsToTheBot(t *testing.T) {
 	ctx, l := t.Context(), fresh(t)
 	j := accept(t, l, 1)
-	must(t, l.Refused(ctx, dice, "clear", Cursor{7, 2}))
+	must(t, l.Refused(ctx, dice, Refusal{Cursor{7, 2}, "clear"}))
 	must(t, l.Commit(ctx, session(j, 1)))
 	must(t, l.Remove(ctx, dice))
 	for _, table := range []string{"bots", "states", "jobs", "refusals", "refused", "runs", "outgoing"} {
@@ -446,12 +446,11 @@ func TestFinishedKnowsReplays(t *testing.T) {
 func TestRefusalsAreCountedOncePerMail(t *testing.T) {
 	ctx, l := t.Context(), fresh(t)
 	for range 3 {
-		must(t, l.Refused(ctx, dice, "clear", Cursor{7, 1}))
+		must(t, l.Refused(ctx, dice, Refusal{Cursor{7, 1}, "clear"}))
 	}
-	must(t, l.Refused(ctx, dice, "clear", Cursor{7, 2}))
-	must(t, l.Refused(ctx, dice, "unsigned", Cursor{7, 3}))
-	must(t, l.Refused(ctx, dice, "clear", Cursor{7, refusedSpan + 10}))
-	must(t, l.Refused(ctx, dice, "clear", Cursor{8, 1}))
+	must(t, l.Refused(ctx, dice, Refusal{Cursor{7, 2}, "clear"}, Refusal{Cursor{7, 3}, "unsigned"}))
+	must(t, l.Refused(ctx, dice, Refusal{Cursor{7, refusedSpan + 10}, "clear"}))
+	must(t, l.Refused(ctx, dice, Refusal{Cursor{8, 1}, "clear"}))
 	got, err := l.Refusals(ctx, dice)
 	must(t, err)
 	if !reflect.DeepEqual(got, map[string]int64{"clear": 4, "unsigned": 1}) {
