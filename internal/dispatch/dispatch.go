@@ -321,8 +321,8 @@ func (a *actor) hangUp() {
 
 // turn works off everything that waits for this bot.
 func (a *actor) turn(ctx context.Context, wakes Wake, wokenAt time.Time) error {
-	a.worked = false
 	if wakes != 0 {
+		a.worked = false
 		if err := a.connect(ctx); err != nil {
 			return err
 		}
