@@ -331,6 +331,10 @@ func (a *actor) turn(ctx context.Context, wakes Wake, wokenAt time.Time) error {
 	if wakes&WakeFolder != 0 {
 		if err := a.d.opts.Folder.Process(ctx, a.account, a.inbox); err != nil {
 			folderErr = fmt.Errorf("the Bot folder: %w", err)
+			a.hangUp() // an append that is refused, since the account is full, ends the connection
+			if err := a.connect(ctx); err != nil {
+				return errors.Join(folderErr, err)
+			}
 		}
 	}
 	if wakes != 0 {

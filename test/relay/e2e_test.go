@@ -53,12 +53,26 @@ func buildAndRun(m *testing.M) int {
 // host is a running `mayfly serve` on a relay, with TLS verified on both sides by the system's CAs, which SSL_CERT_FILE names.
 type host struct {
 	t       *testing.T
+	dir     string
 	command *exec.Cmd
 	log     string // path
 }
 
 // serve starts it with more lines for the section [relay] of its configuration.
 func serve(t *testing.T, r *Relay, lines string) *host {
+	t.Helper()
+	h := configure(t, r, lines)
+	h.start(r)
+	return h
+}
+
+// byHook are the lines for a host that is told by the hook.
+func byHook(r *Relay) string {
+	return fmt.Sprintf("wake_socket = %q\nwake_group = %q", r.Hook, mailGroup)
+}
+
+// configure lays out what a host needs to be started.
+func configure(t *testing.T, r *Relay, lines string) *host {
 	t.Helper()
 	dir := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(dir, "master-password"), []byte(r.MasterPassword), 0o600))
@@ -80,21 +94,29 @@ level = "debug"
 		filepath.Join(dir, "master-password"), lines)
 	must(t, os.WriteFile(filepath.Join(dir, "mayfly.toml"), []byte(config), 0o600))
 
-	h := &host{t: t, log: filepath.Join(dir, "log")}
-	log, err := os.Create(h.log)
-	must(t, err)
+	return &host{t: t, dir: dir, log: filepath.Join(dir, "log")}
+}
+
+// start starts the host, to be stopped at the end of the test at the latest.
+func (h *host) start(r *Relay) {
+	h.t.Helper()
+	log, err := os.OpenFile(h.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	must(h.t, err)
 	defer log.Close()
-	h.command = exec.Command(filepath.Join(binaries, "mayfly"), "serve", "-config", filepath.Join(dir, "mayfly.toml"))
+	h.command = exec.Command(filepath.Join(binaries, "mayfly"), "serve", "-config", filepath.Join(h.dir, "mayfly.toml"))
 	h.command.Env = append(os.Environ(), "SSL_CERT_FILE="+r.CAFile)
 	h.command.Stdout, h.command.Stderr = log, log
-	must(t, h.command.Start())
-	t.Cleanup(h.stop)
-	return h
+	must(h.t, h.command.Start())
+	h.t.Cleanup(h.stop)
 }
 
 // stop ends the host as an operator does, and requires that it ends well.
 func (h *host) stop() {
 	h.t.Helper()
+	if h.command == nil {
+		return
+	}
+	defer func() { h.command = nil }()
 	must(h.t, h.command.Process.Signal(syscall.SIGTERM))
 	timer := time.AfterFunc(30*time.Second, func() { h.command.Process.Kill() })
 	defer timer.Stop()
@@ -170,7 +192,7 @@ func TestWholePath(t *testing.T) {
 	})
 	t.Run("by hook", func(t *testing.T) {
 		r := Start(t)
-		h := serve(t, r, fmt.Sprintf("wake_socket = %q\nwake_group = %q", r.Hook, mailGroup))
+		h := serve(t, r, byHook(r))
 		h.awaitReady()
 		author := login(t, r, dice)
 		wholePath(t, r, author, func() {})

@@ -29,7 +29,7 @@ func script(t *testing.T, handler string) *bundle.Bundle {
 // talk installs a bot by the hook and lets a person join it.
 func talk(t *testing.T, ctx context.Context, r *Relay, b *bundle.Bundle) (h *host, author *mailbox.Client, u *user.User, chat core.ChatID) {
 	t.Helper()
-	h = serve(t, r, fmt.Sprintf("wake_socket = %q\nwake_group = %q", r.Hook, mailGroup))
+	h = serve(t, r, byHook(r))
 	h.awaitReady()
 	author = login(t, r, dice)
 	put(t, ctx, author, dice, b)

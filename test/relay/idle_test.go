@@ -1,0 +1,148 @@
+//go:build relay
+
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"mayfly/internal/bot"
+	"mayfly/internal/install"
+	"mayfly/internal/ledger"
+	"mayfly/internal/mailbox"
+)
+
+// TestThousandIdleBots starts a host with 1,000 bots and the hook. It looks at all of them, with few connections at a time, and then
+// holds none; a mail for one of them is worked off within the hook's time all the same.
+func TestThousandIdleBots(t *testing.T) {
+	const bots = 1000
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	r := Start(t)
+	var addresses []bot.Address
+	for i := range bots {
+		addresses = append(addresses, bot.Address(fmt.Sprintf("bot%06d@chat.test", i)))
+	}
+	makeAccounts(t, ctx, r, addresses)
+	h := configure(t, r, byHook(r))
+	must(t, os.Mkdir(filepath.Join(h.dir, "state"), 0o700))
+	l, err := ledger.Open(ctx, filepath.Join(h.dir, "state", "ledger.db"))
+	must(t, err)
+	t.Cleanup(func() { must(t, l.Close()) })
+	for _, address := range addresses {
+		must(t, l.Install(ctx, ledger.Bot{Address: address, Manifest: bot.Manifest{Name: "Bot"}, Digest: "0"}))
+	}
+
+	start := time.Now()
+	h.start(r)
+	most := 0
+	for seen := 0; seen < bots; time.Sleep(50 * time.Millisecond) {
+		must(t, ctx.Err())
+		most = max(most, connections(t, r.IMAPTLS))
+		for seen < bots {
+			f, err := l.Folder(ctx, addresses[seen])
+			must(t, err)
+			if f.Inbox == 0 {
+				break
+			}
+			seen++
+		}
+	}
+	looked := time.Since(start)
+	awaitNoConnection(t, ctx, r)
+	t.Logf("%d bots were looked at %v after the start, with %d connections at most; the daemon has %d MB", bots, looked.Round(time.Millisecond), most, h.memory())
+	if most > 64 {
+		t.Errorf("%d connections at a time", most)
+	}
+
+	must(t, r.Deliver(addresses[bots/2], text("junk")))
+	for refused := int64(0); refused == 0; time.Sleep(10 * time.Millisecond) {
+		must(t, ctx.Err())
+		refusals, err := l.Refusals(ctx, addresses[bots/2])
+		must(t, err)
+		refused = refusals["cleartext"]
+	}
+	if n := connections(t, r.IMAPTLS); n > 1 {
+		t.Errorf("%d connections while one bot has had mail", n)
+	}
+}
+
+// makeAccounts logs in to each for the first time, and makes its folder Bot.
+func makeAccounts(t *testing.T, ctx context.Context, r *Relay, addresses []bot.Address) {
+	t.Helper()
+	var group sync.WaitGroup
+	next := make(chan bot.Address)
+	for range 8 {
+		group.Go(func() {
+			for address := range next {
+				c, err := mailbox.Dial(ctx, mailbox.Server{Addr: r.IMAP, TLS: mailbox.Plain}, mailbox.Login{Username: string(address), Password: password})
+				if err != nil {
+					t.Error(err)
+					continue
+				}
+				if err := errors.Join(c.Create(ctx, install.Folder), c.Close()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for _, address := range addresses {
+		next <- address
+	}
+	close(next)
+	group.Wait()
+	if t.Failed() {
+		t.FailNow()
+	}
+}
+
+// connections counts the established TCP connections to a loopback address, as the kernel lists them.
+func connections(t *testing.T, address string) int {
+	t.Helper()
+	_, port, err := net.SplitHostPort(address)
+	must(t, err)
+	n, err := strconv.Atoi(port)
+	must(t, err)
+	table, err := os.ReadFile("/proc/net/tcp")
+	must(t, err)
+	count := 0
+	for line := range strings.Lines(string(table)) {
+		if f := strings.Fields(line); len(f) > 3 && strings.HasSuffix(f[2], fmt.Sprintf(":%04X", n)) && f[3] == "01" {
+			count++
+		}
+	}
+	return count
+}
+
+func awaitNoConnection(t *testing.T, ctx context.Context, r *Relay) {
+	t.Helper()
+	for start := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+		n := connections(t, r.IMAPTLS)
+		if n == 0 {
+			return
+		}
+		if time.Since(start) > 30*time.Second || ctx.Err() != nil {
+			t.Fatalf("%d connections of idle bots", n)
+		}
+	}
+}
+
+// memory is the most that the daemon has had, in MB.
+func (h *host) memory() int {
+	h.t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", h.command.Process.Pid))
+	must(h.t, err)
+	_, rest, _ := strings.Cut(string(status), "VmHWM:")
+	kB, err := strconv.Atoi(strings.Fields(rest + " none")[0])
+	must(h.t, err)
+	return kB >> 10
+}
