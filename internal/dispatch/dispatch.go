@@ -13,7 +13,7 @@
 //     smaller mail goes on. So does the second mail of a large message that comes before its first, for a minute.
 //   - The mail that is in memory, of all bots together, is bounded by Memory.
 //   - A bot for which there is nothing to do holds no connection to the relay; the last one of a bot that had mail is closed after
-//     IdleClose. At most Logins are made at a time.
+//     IdleClose. At most Looks bots look at a time whether there is something to do.
 //   - Sessions wait for one of Slots in the order in which they asked, so a bot with a thousand mails is behind a bot with one
 //     by one session at most.
 package dispatch
@@ -100,7 +100,7 @@ type Options struct {
 	MaxAttempts int           // of one mail on which core fails or the daemon dies
 	Backoff     time.Duration // the pause after a first failure; it doubles up to 5 min
 	IdleClose   time.Duration // after this long without mail the connection to the relay is closed
-	Logins      int           // to the relay, at a time
+	Looks       int           // how many bots may look at a time whether there is something to do; each holds a connection
 	Done        func(session.Outcome)
 	Log         *slog.Logger
 }
@@ -136,10 +136,10 @@ const (
 
 // Dispatcher owns the goroutines of all bots.
 type Dispatcher struct {
-	opts   Options
-	host   lanes               // the host's budget
-	held   *semaphore.Weighted // bytes of mail in memory, of Memory
-	logins *semaphore.Weighted
+	opts  Options
+	host  lanes               // the host's budget
+	held  *semaphore.Weighted // bytes of mail in memory, of Memory
+	looks *semaphore.Weighted // bots that look whether there is something to do, of Looks
 
 	mu     sync.Mutex
 	actors map[bot.Address]*actor
@@ -150,7 +150,7 @@ type Dispatcher struct {
 // New makes a Dispatcher without bots.
 func New(opts Options) *Dispatcher {
 	return &Dispatcher{
-		opts: opts, host: opts.Budgets.Host.lanes(), held: semaphore.NewWeighted(opts.Memory), logins: semaphore.NewWeighted(int64(opts.Logins)),
+		opts: opts, host: opts.Budgets.Host.lanes(), held: semaphore.NewWeighted(opts.Memory), looks: semaphore.NewWeighted(int64(opts.Looks)),
 		actors: map[bot.Address]*actor{},
 	}
 }
@@ -213,7 +213,8 @@ type actor struct {
 
 	inbox    Inbox
 	failures int  // turns in a row that failed
-	worked   bool // the last turn had mail to work on
+	worked   bool // the last look found mail to work on
+	looking  bool // holds one of Dispatcher.looks
 	budget   *budget
 	waitlist waitlist
 	refused  []ledger.Refusal // to be counted and deleted
@@ -240,16 +241,20 @@ func (a *actor) again(wakes Wake) {
 
 func (a *actor) serve(ctx context.Context) {
 	defer a.hangUp()
+	defer a.looked()
 	for ctx.Err() == nil {
 		wakes, at := a.take()
 		err := a.turn(ctx, wakes, at)
+		if err != nil || !a.worked {
+			a.hangUp()
+		}
+		a.looked()
 		if err == nil || ctx.Err() != nil {
 			a.failures = 0
 			a.rest(ctx)
 			continue
 		}
 		a.again(wakes)
-		a.hangUp()
 		a.failures++
 		pause := a.backoff()
 		a.log.Warn("will try again", "in", pause.Round(time.Millisecond), "failures", a.failures, "err", err)
@@ -276,9 +281,6 @@ func (a *actor) rest(ctx context.Context) {
 	}
 	if !a.tellAt.IsZero() {
 		tell = time.After(time.Until(a.tellAt))
-	}
-	if !a.worked {
-		a.hangUp()
 	}
 	if a.inbox != nil {
 		idle = time.After(a.d.opts.IdleClose)
@@ -366,16 +368,32 @@ func (a *actor) connect(ctx context.Context) error {
 	if a.inbox != nil {
 		return nil
 	}
-	if err := a.d.logins.Acquire(ctx, 1); err != nil {
+	if err := a.look(ctx); err != nil {
 		return err
 	}
-	defer a.d.logins.Release(1)
 	inbox, err := a.d.opts.Dial(ctx, a.account)
 	if err != nil {
 		return err
 	}
 	a.inbox = inbox
 	return nil
+}
+
+// look waits until few enough others look at what there is. It ends with looked, which is when there is mail to work on, or nothing.
+func (a *actor) look(ctx context.Context) error {
+	if a.looking {
+		return nil
+	}
+	err := a.d.looks.Acquire(ctx, 1)
+	a.looking = err == nil
+	return err
+}
+
+func (a *actor) looked() {
+	if a.looking {
+		a.d.looks.Release(1)
+	}
+	a.looking = false
 }
 
 func (a *actor) flush(ctx context.Context) error {

@@ -57,6 +57,7 @@ func (i *inbox) Select(context.Context, string) (mailbox.Status, error) {
 }
 
 func (i *inbox) List(_ context.Context, after uint32, limit int) ([]mailbox.Message, error) {
+	time.Sleep(i.slow)
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	var list []mailbox.Message
@@ -194,7 +195,7 @@ func newBench(t *testing.T, accounts ...bot.Address) *bench {
 			return b.inboxes[a], nil
 		},
 		Folder: noFolder{}, Ledger: l, Sessions: b.sessions, Outbox: noOutbox{}, Keys: keys{dearmored(t, "bot2-secret.asc")},
-		Bounds: gate.DefaultBounds(), Slots: NewSlots(2), Memory: 1 << 20, MaxAttempts: 2, Backoff: 10 * time.Millisecond, IdleClose: time.Minute, Logins: 16, Done: func(session.Outcome) {},
+		Bounds: gate.DefaultBounds(), Slots: NewSlots(2), Memory: 1 << 20, MaxAttempts: 2, Backoff: 10 * time.Millisecond, IdleClose: time.Minute, Looks: 16, Done: func(session.Outcome) {},
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	b.ctx, b.stop = context.WithCancel(t.Context())
@@ -668,30 +669,56 @@ func TestIdleBotsHoldNoConnection(t *testing.T) {
 	b.await("the end of an idle connection", func() bool { return b.inboxes[one].count().closed == 1 && len(b.inboxes[one].uids()) == 0 })
 }
 
-// TestLoginsAreBounded wakes 50 bots at once, as a start does.
-func TestLoginsAreBounded(t *testing.T) {
+// TestLooksAreBounded wakes 50 bots at once, as a start does: few have a connection at a time. Those that have mail do not count.
+func TestLooksAreBounded(t *testing.T) {
 	var accounts []bot.Address
 	for i := range 50 {
 		accounts = append(accounts, bot.Address(fmt.Sprintf("bot%06d@chat.test", i)))
 	}
 	b := newBench(t, accounts...)
-	b.logins = semaphore.NewWeighted(3)
+	b.looks = semaphore.NewWeighted(3)
 	var now, most, all atomic.Int32
 	dial := b.opts.Dial
 	b.opts.Dial = func(ctx context.Context, a bot.Address) (Inbox, error) {
 		most.Store(max(most.Load(), now.Add(1)))
-		time.Sleep(5 * time.Millisecond)
-		now.Add(-1)
-		all.Add(1)
-		return dial(ctx, a)
+		inbox, err := dial(ctx, a)
+		return closing{inbox, func() { now.Add(-1); all.Add(1) }}, err
 	}
 	for _, a := range accounts {
+		b.inboxes[a].slow = 5 * time.Millisecond
 		b.Wake(b.ctx, a, WakeInbox)
 	}
 	b.await("a look at all", func() bool { return all.Load() == 50 })
 	if most.Load() != 3 {
-		t.Errorf("%d logins at a time, want 3", most.Load())
+		t.Errorf("%d connections at a time, want 3", most.Load())
 	}
+
+	working, done := make(chan bool), make(chan bool)
+	b.sessions.run = func(session.Work) error { working <- true; <-done; return nil }
+	defer close(done)
+	b.opts.Slots = NewSlots(10)
+	for _, a := range accounts[:4] {
+		b.put(a, 1, valid[0])
+		b.Wake(b.ctx, a, WakeInbox)
+	}
+	for range 4 {
+		select {
+		case <-working:
+		case <-time.After(15 * time.Second):
+			t.Fatal("bots that work keep another from looking")
+		}
+	}
+}
+
+// closing tells of its end.
+type closing struct {
+	Inbox
+	closed func()
+}
+
+func (c closing) Close() error {
+	c.closed()
+	return c.Inbox.Close()
 }
 
 func TestBudgetForgetsAddresses(t *testing.T) {

@@ -26,6 +26,7 @@ func (a *actor) mail(ctx context.Context, cursor ledger.Cursor, wokenAt time.Tim
 		return err
 	}
 	a.worked = true
+	a.looked()
 	raw, err := a.inbox.Fetch(ctx, cursor.UID, a.d.opts.Bounds.Size)
 	switch {
 	case errors.Is(err, mailbox.ErrVanished):

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
@@ -97,7 +98,7 @@ func (r *Runner) configure(ctx context.Context, c *coreSide, address bot.Address
 	for _, key := range keys {
 		var refused *core.Error
 		if err := c.importKey(ctx, key); errors.As(err, &refused) {
-			return bundle.Problems{{File: "credentials", Message: "core refuses the secret key: " + refused.Message,
+			return bundle.Problems{{File: "credentials", Message: "core refuses the secret key: " + strings.Join(strings.Fields(refused.Message), " "),
 				Fix: "export the key from a Delta Chat app, or leave out secret_key, and core makes one"}}
 		} else if err != nil {
 			return fmt.Errorf("importing the bot's key: %w", err)
