@@ -1,9 +1,11 @@
 package relay
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
+	"regexp"
 	"sync"
 
 	"github.com/emersion/go-smtp"
@@ -24,6 +26,7 @@ type filter struct {
 	mu      sync.Mutex
 	senders map[string]*rate.Limiter
 	blocked map[string]bool
+	passed  map[string][]string // Message-IDs, by sender, in order
 	stats   FilterStats
 }
 
@@ -37,7 +40,7 @@ type FilterStats struct {
 
 func serveFilter(listener net.Listener, reinject string, config Config) (*filter, error) {
 	f := &filter{reinject: reinject, rate: rate.Limit(float64(config.MailsPerMinute) / 60), burst: config.Burst,
-		senders: map[string]*rate.Limiter{}, blocked: map[string]bool{}}
+		senders: map[string]*rate.Limiter{}, blocked: map[string]bool{}, passed: map[string][]string{}}
 	f.server = smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return &filtering{filter: f}, nil }))
 	f.server.Domain = "filter.test"
 	f.server.MaxMessageBytes = 32 << 20
@@ -69,6 +72,17 @@ func (f *filter) blocks(from string) bool {
 		f.stats.Blocked++
 	}
 	return f.blocked[from]
+}
+
+func (f *filter) pass(from string, mail []byte) {
+	header, _, _ := bytes.Cut(mail, []byte("\r\n\r\n"))
+	id := regexp.MustCompile(`(?im)^Message-ID:\s*<([^>]*)>`).FindSubmatch(header)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stats.Passed++
+	if id != nil {
+		f.passed[from] = append(f.passed[from], string(id[1]))
+	}
 }
 
 // maySend takes one mail from what a sender may send now.
@@ -118,7 +132,7 @@ func (s *filtering) Data(r io.Reader) error {
 		s.filter.count(func(stats *FilterStats) { stats.Unencrypted++ })
 		return &smtp.SMTPError{Code: 523, EnhancedCode: smtp.NoEnhancedCode, Message: "Encryption Needed: Invalid Unencrypted Mail"}
 	}
-	s.filter.count(func(stats *FilterStats) { stats.Passed++ })
+	s.filter.pass(s.from, mail)
 	return s.handBack(mail)
 }
 

@@ -27,6 +27,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -249,6 +250,13 @@ func (r *Relay) Filter() FilterStats {
 	r.filter.mu.Lock()
 	defer r.filter.mu.Unlock()
 	return r.filter.stats
+}
+
+// Passed lists the Message-IDs of a sender's mails that the filter let pass, in order.
+func (r *Relay) Passed(sender bot.Address) []string {
+	r.filter.mu.Lock()
+	defer r.filter.mu.Unlock()
+	return slices.Clone(r.filter.passed[string(sender)])
 }
 
 // Logs returns what Dovecot and Postfix have logged.
