@@ -76,6 +76,7 @@ type Sessions interface {
 
 // Outbox submits what sessions committed.
 type Outbox interface {
+	Prepare(ctx context.Context, account bot.Address) // a session is about to begin
 	Flush(ctx context.Context, account bot.Address) error
 	Next(account bot.Address) (time.Time, bool)
 }

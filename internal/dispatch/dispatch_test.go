@@ -155,6 +155,7 @@ func (noFolder) Tell(context.Context, bot.Address, func(context.Context) (Inbox,
 
 type noOutbox struct{}
 
+func (noOutbox) Prepare(context.Context, bot.Address)        {}
 func (noOutbox) Flush(context.Context, bot.Address) error    { return nil }
 func (noOutbox) Next(bot.Address) (at time.Time, later bool) { return }
 

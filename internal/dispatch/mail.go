@@ -225,6 +225,7 @@ func (a *actor) session(ctx context.Context, w session.Work) (committed bool, er
 		record := bot.RunRecord{Status: bot.RunInternal, Message: fmt.Sprintf("set aside after %d attempts", attempts-1)}
 		return false, a.d.opts.Ledger.Fail(ctx, []int64{w.Job.ID}, record, true)
 	}
+	a.d.opts.Outbox.Prepare(ctx, a.account) // the login takes about as long as the session
 	outcome, err := a.d.opts.Sessions.Run(ctx, w)
 	if err != nil {
 		return false, a.failed(ctx, w, err)

@@ -48,6 +48,7 @@ type Ledger interface {
 // it has taken it for some, *SubmitError when for none.
 type Submitter interface {
 	Submit(ctx context.Context, from bot.Address, to []bot.Address, r io.Reader) error
+	Prepare(ctx context.Context, from bot.Address) // a mail is likely to come soon; returns at once
 }
 
 const (
@@ -182,6 +183,9 @@ func (o *Outbox) Flush(ctx context.Context, addr bot.Address) error {
 	}
 	return nil
 }
+
+// Prepare makes ready for mail of a bot that is likely to come soon, and returns at once.
+func (o *Outbox) Prepare(ctx context.Context, addr bot.Address) { o.submitter.Prepare(ctx, addr) }
 
 // turn is a lock that can be waited for together with a context.
 func (o *Outbox) turn(addr bot.Address) chan struct{} {
