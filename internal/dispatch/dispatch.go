@@ -406,6 +406,7 @@ func (a *actor) flush(ctx context.Context) error {
 
 // mails works off the INBOX. What no bot is installed for stays there.
 func (a *actor) mails(ctx context.Context, wokenAt time.Time) error {
+	a.waiting = 0
 	if _, err := a.d.opts.Ledger.Bot(ctx, a.account); errors.Is(err, ledger.ErrNotFound) {
 		return nil
 	} else if err != nil {
@@ -415,7 +416,6 @@ func (a *actor) mails(ctx context.Context, wokenAt time.Time) error {
 	if err != nil {
 		return err
 	}
-	a.waiting = 0
 	a.waitlist.begin(status.UIDValidity)
 	defer a.waitlist.end()
 	a.refused = nil // what a failed turn has left is judged again

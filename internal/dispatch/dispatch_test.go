@@ -616,6 +616,31 @@ func TestLaterMailOfAnAddressWaitsToo(t *testing.T) {
 	}
 }
 
+// TestNobodyLooksForARemovedBot uninstalls a bot while mail waits for a budget.
+func TestNobodyLooksForARemovedBot(t *testing.T) {
+	b := newBench(t, one)
+	b.opts.Budgets.Sessions = Rate{PerMinute: 1, Burst: 1}
+	b.put(one, 1, valid[0])
+	b.put(one, 2, "abuse/abuse-08.eml")
+	b.Wake(b.ctx, one, WakeInbox)
+	b.await("a look at both", func() bool { return len(b.inboxes[one].uids()) == 1 && b.inboxes[one].fetched() == 2 })
+	time.Sleep(100 * time.Millisecond) // the second waits now
+	if err := b.ledger.Remove(t.Context(), one); err != nil {
+		t.Fatal(err)
+	}
+	b.Wake(b.ctx, one, WakeInbox)
+	b.await("a look", func() bool { c := b.inboxes[one].count(); return c.closed == c.dials })
+	before := b.inboxes[one].count().dials
+	b.mu.Lock()
+	a := b.actors[one]
+	b.mu.Unlock()
+	b.stop()
+	b.Wait()
+	if a.waiting != 0 {
+		t.Errorf("the INBOX is looked at again in %v, after %d looks", a.waiting, before)
+	}
+}
+
 // TestSessionsOfStrangersAreBounded: a stranger has a budget of two sessions; the third waits, the mail of who is known does not.
 func TestSessionsOfStrangersAreBounded(t *testing.T) {
 	b := newBench(t, one)
