@@ -229,6 +229,7 @@ func TestTenThousandMailsWait(t *testing.T) {
 	chat := ada.join(w.installed(client))
 	w.awaitJobs(address, 2)
 	w.stop()
+	before := w.relay.Stats().Delivered
 	for i := range junkMails {
 		w.deliver(address, junk(fmt.Sprintf("sender%d", i%20), size))
 	}
@@ -243,6 +244,9 @@ func TestTenThousandMailsWait(t *testing.T) {
 	}
 	if n := strings.Count(w.log.String(), `"msg":"mail refused"`); n != junkMails {
 		t.Errorf("%d lines for %d refused mails", n, junkMails)
+	}
+	if n := w.relay.Stats().Delivered - before; n != junkMails+2 {
+		t.Errorf("the relay delivered %d mails, want the junk, one of a person and its answer: junk is not answered", n)
 	}
 	w.requireMemory(48, "10,000 mails of 10 kB")
 }
