@@ -249,6 +249,7 @@ func (o *Outbox) send(ctx context.Context, m ledger.Outgoing) (time.Time, error)
 	var failed *SubmitError
 	switch {
 	case err == nil:
+		o.log.Debug("mail sent", "bot", m.Bot, "message_id", m.MessageID, "tries", m.Attempts+1)
 		return o.settle(ctx, m, o.ledger.Sent(ctx, m.ID))
 	case took(err):
 		o.log.Warn("the relay took a mail not for all recipients", "bot", m.Bot, "message_id", m.MessageID, "error", err)
