@@ -115,7 +115,7 @@ func (h *host) open(ctx context.Context, done func(session.Outcome)) error {
 	h.dispatcher = dispatch.New(dispatch.Options{
 		Dial: h.dial, Folder: folder{h}, Ledger: h.ledger, Sessions: runner, Outbox: h.outbox, Keys: h.keys,
 		Bounds: gate.DefaultBounds(), Slots: slots, Budgets: dispatch.DefaultBudgets(), Memory: 64 << 20,
-		MaxAttempts: 5, Backoff: time.Second, IdleClose: time.Minute, Done: done, Log: h.log,
+		MaxAttempts: 5, Backoff: time.Second, IdleClose: time.Minute, Looks: 16, Done: done, Log: h.log,
 	})
 	return nil
 }
@@ -315,6 +315,16 @@ type folder struct{ *host }
 func (f folder) Process(ctx context.Context, account bot.Address, inbox dispatch.Inbox) error {
 	_, err := f.installer.Process(ctx, account, inbox.(*mailbox.Client))
 	return err
+}
+
+func (f folder) Tell(ctx context.Context, account bot.Address, connect func(context.Context) (dispatch.Inbox, error)) (time.Time, error) {
+	return f.installer.Tell(ctx, account, func(ctx context.Context) (install.Appender, error) {
+		inbox, err := connect(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return inbox.(*mailbox.Client), nil
+	})
 }
 
 // wasmEngine names the engine in mayfly-sandbox that runs WASM, and the CPU: what another version compiled is of no use to it, nor

@@ -3,14 +3,17 @@
 //
 // Promises:
 //   - A wake never blocks and never gets lost: it is remembered until the bot's goroutine has looked.
-//   - Mail of one bot is worked off in the order of its UIDs. A mail leaves the relay's INBOX only when the ledger says that it
+//   - Mail of one bot is worked off in the order of its UIDs, but for what waits; of one address always. A mail leaves the relay's INBOX only when the ledger says that it
 //     is over: refused and counted, or committed.
 //   - A failure of the host's (relay away, sandbox broken, disk full) keeps the mail where it is and is tried again with backoff,
 //     without end. A mail on which core failed, or the daemon died, MaxAttempts times is set aside: it stays in the INBOX, no
 //     session touches it, and those behind it have their turn.
-//   - Over a budget (Budgets), mail waits in the INBOX before anything is spent on it; it is never dropped for that. So does mail
-//     for which core's account has no room, for an hour; smaller mail goes on.
+//   - Over a budget (Budgets), mail waits in the INBOX before anything is spent on it; it is never dropped for that, and holds up
+//     nothing but what comes after it from the same address. So does mail for which core's account has no room, for an hour;
+//     smaller mail goes on. So does the second mail of a large message that comes before its first, for a minute.
 //   - The mail that is in memory, of all bots together, is bounded by Memory.
+//   - A bot for which there is nothing to do holds no connection to the relay; the last one of a bot that had mail is closed after
+//     IdleClose. At most Looks bots look at a time whether there is something to do.
 //   - Sessions wait for one of Slots in the order in which they asked, so a bot with a thousand mails is behind a bot with one
 //     by one session at most.
 package dispatch
@@ -25,7 +28,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/semaphore"
-	"golang.org/x/time/rate"
 
 	"mayfly/internal/bot"
 	"mayfly/internal/gate"
@@ -43,9 +45,11 @@ type Inbox interface {
 	Close() error
 }
 
-// Folder handles what lies in the Bot folder of an account: bundles and wishes to uninstall.
+// Folder handles what lies in the Bot folder of an account: bundles and wishes to uninstall. Tell answers into it which mail the
+// relay has refused for good, if any was and it is time; it returns when to call again, zero for after the next flush.
 type Folder interface {
 	Process(ctx context.Context, account bot.Address, inbox Inbox) error
+	Tell(ctx context.Context, account bot.Address, connect func(context.Context) (Inbox, error)) (time.Time, error)
 }
 
 // Ledger is what dispatch needs of the ledger.
@@ -55,8 +59,11 @@ type Ledger interface {
 	Accept(ctx context.Context, job ledger.Job) (ledger.Job, error)
 	Attempt(ctx context.Context, job int64) (int, error)
 	Forgive(ctx context.Context, job int64) error
-	Refused(ctx context.Context, account bot.Address, reason string, cursor ledger.Cursor) error
+	Refused(ctx context.Context, account bot.Address, refusals ...ledger.Refusal) error
 	Finished(ctx context.Context, account bot.Address, sender bot.Fingerprint, messageID string) (bool, error)
+	Announced(ctx context.Context, account bot.Address, messageID string) (bool, error)
+	KnowsAddress(ctx context.Context, account, from bot.Address) (bool, error)
+	KnowsSender(ctx context.Context, account bot.Address, sender bot.Fingerprint) (bool, error)
 	Fail(ctx context.Context, jobs []int64, run bot.RunRecord, setAside bool) error
 	Cleared(ctx context.Context, job int64) error
 }
@@ -69,6 +76,7 @@ type Sessions interface {
 
 // Outbox submits what sessions committed.
 type Outbox interface {
+	Prepare(ctx context.Context, account bot.Address) // a session is about to begin
 	Flush(ctx context.Context, account bot.Address) error
 	Next(account bot.Address) (time.Time, bool)
 }
@@ -92,7 +100,8 @@ type Options struct {
 	Budgets     Budgets
 	MaxAttempts int           // of one mail on which core fails or the daemon dies
 	Backoff     time.Duration // the pause after a first failure; it doubles up to 5 min
-	IdleClose   time.Duration // after this long without work the connection to the relay is closed
+	IdleClose   time.Duration // after this long without mail the connection to the relay is closed
+	Looks       int           // how many bots may look at a time whether there is something to do; each holds a connection
 	Done        func(session.Outcome)
 	Log         *slog.Logger
 }
@@ -114,6 +123,9 @@ func (s Slots) Do(ctx context.Context, f func() error) error {
 	}
 }
 
+// tellAgain is how long after a failure the author is told again of mail that was given up.
+const tellAgain = 5 * time.Minute
+
 // Wake says what changed.
 type Wake int
 
@@ -125,9 +137,10 @@ const (
 
 // Dispatcher owns the goroutines of all bots.
 type Dispatcher struct {
-	opts Options
-	host *rate.Limiter       // the host's budget
-	held *semaphore.Weighted // bytes of mail in memory, of Memory
+	opts  Options
+	host  lanes               // the host's budget
+	held  *semaphore.Weighted // bytes of mail in memory, of Memory
+	looks *semaphore.Weighted // bots that look whether there is something to do, of Looks
 
 	mu     sync.Mutex
 	actors map[bot.Address]*actor
@@ -137,7 +150,10 @@ type Dispatcher struct {
 
 // New makes a Dispatcher without bots.
 func New(opts Options) *Dispatcher {
-	return &Dispatcher{opts: opts, host: opts.Budgets.Host.limiter(), held: semaphore.NewWeighted(opts.Memory), actors: map[bot.Address]*actor{}}
+	return &Dispatcher{
+		opts: opts, host: opts.Budgets.Host.lanes(), held: semaphore.NewWeighted(opts.Memory), looks: semaphore.NewWeighted(int64(opts.Looks)),
+		actors: map[bot.Address]*actor{},
+	}
 }
 
 // Wake tells the goroutine of account that something changed, and starts that goroutine when there is none yet. It never
@@ -197,9 +213,14 @@ type actor struct {
 	wokenAt time.Time
 
 	inbox    Inbox
-	failures int // turns in a row that failed
+	failures int  // turns in a row that failed
+	worked   bool // the last look found mail to work on
+	looking  bool // holds one of Dispatcher.looks
 	budget   *budget
-	waiting  time.Duration // until mail that is over a budget may be looked at; 0: none is
+	waitlist waitlist
+	refused  []ledger.Refusal // to be counted and deleted
+	waiting  time.Duration    // until mail that waits may be looked at; 0: none does
+	tellAt   time.Time        // when the author is to be told of mail that was given up; zero: nothing is known of any
 	gateKeys *gate.Keys
 	keysOf   keysOf
 }
@@ -221,16 +242,20 @@ func (a *actor) again(wakes Wake) {
 
 func (a *actor) serve(ctx context.Context) {
 	defer a.hangUp()
+	defer a.looked()
 	for ctx.Err() == nil {
 		wakes, at := a.take()
 		err := a.turn(ctx, wakes, at)
+		if err != nil || !a.worked {
+			a.hangUp()
+		}
+		a.looked()
 		if err == nil || ctx.Err() != nil {
 			a.failures = 0
 			a.rest(ctx)
 			continue
 		}
 		a.again(wakes)
-		a.hangUp()
 		a.failures++
 		pause := a.backoff()
 		a.log.Warn("will try again", "in", pause.Round(time.Millisecond), "failures", a.failures, "err", err)
@@ -248,12 +273,15 @@ func sleep(ctx context.Context, d time.Duration) {
 
 // rest returns at the next wake, when the outbox or mail over a budget is due, or when ctx ends.
 func (a *actor) rest(ctx context.Context) {
-	var due, over, idle <-chan time.Time
+	var due, over, idle, tell <-chan time.Time
 	if at, ok := a.d.opts.Outbox.Next(a.account); ok {
 		due = time.After(time.Until(at))
 	}
 	if a.waiting > 0 {
 		over = time.After(a.waiting)
+	}
+	if !a.tellAt.IsZero() {
+		tell = time.After(time.Until(a.tellAt))
 	}
 	if a.inbox != nil {
 		idle = time.After(a.d.opts.IdleClose)
@@ -263,6 +291,8 @@ func (a *actor) rest(ctx context.Context) {
 		case <-a.signal:
 			return
 		case <-due:
+			return
+		case <-tell:
 			return
 		case <-over:
 			a.again(WakeInbox)
@@ -295,6 +325,7 @@ func (a *actor) hangUp() {
 // turn works off everything that waits for this bot.
 func (a *actor) turn(ctx context.Context, wakes Wake, wokenAt time.Time) error {
 	if wakes != 0 {
+		a.worked = false
 		if err := a.connect(ctx); err != nil {
 			return err
 		}
@@ -303,6 +334,10 @@ func (a *actor) turn(ctx context.Context, wakes Wake, wokenAt time.Time) error {
 	if wakes&WakeFolder != 0 {
 		if err := a.d.opts.Folder.Process(ctx, a.account, a.inbox); err != nil {
 			folderErr = fmt.Errorf("the Bot folder: %w", err)
+			a.hangUp() // an append that is refused, since the account is full, ends the connection
+			if err := a.connect(ctx); err != nil {
+				return errors.Join(folderErr, err)
+			}
 		}
 	}
 	if wakes != 0 {
@@ -310,12 +345,32 @@ func (a *actor) turn(ctx context.Context, wakes Wake, wokenAt time.Time) error {
 			return errors.Join(folderErr, err)
 		}
 	}
-	return errors.Join(folderErr, a.flush(ctx))
+	err := a.flush(ctx)
+	a.tell(ctx)
+	return errors.Join(folderErr, err)
+}
+
+// tell lets the author know what the relay has refused for good. That it fails, since the relay is away or the mailbox full, holds
+// nothing else up.
+func (a *actor) tell(ctx context.Context) {
+	var err error
+	a.tellAt, err = a.d.opts.Folder.Tell(ctx, a.account, func(ctx context.Context) (Inbox, error) {
+		err := a.connect(ctx)
+		return a.inbox, err
+	})
+	if err != nil && ctx.Err() == nil {
+		a.tellAt = time.Now().Add(tellAgain)
+		a.log.Warn("the author could not be told of mail that was given up", "again_in", tellAgain, "err", err)
+		a.hangUp()
+	}
 }
 
 func (a *actor) connect(ctx context.Context) error {
 	if a.inbox != nil {
 		return nil
+	}
+	if err := a.look(ctx); err != nil {
+		return err
 	}
 	inbox, err := a.d.opts.Dial(ctx, a.account)
 	if err != nil {
@@ -323,6 +378,23 @@ func (a *actor) connect(ctx context.Context) error {
 	}
 	a.inbox = inbox
 	return nil
+}
+
+// look waits until few enough others look at what there is. It ends with looked, which is when there is mail to work on, or nothing.
+func (a *actor) look(ctx context.Context) error {
+	if a.looking {
+		return nil
+	}
+	err := a.d.looks.Acquire(ctx, 1)
+	a.looking = err == nil
+	return err
+}
+
+func (a *actor) looked() {
+	if a.looking {
+		a.d.looks.Release(1)
+	}
+	a.looking = false
 }
 
 func (a *actor) flush(ctx context.Context) error {
@@ -334,6 +406,7 @@ func (a *actor) flush(ctx context.Context) error {
 
 // mails works off the INBOX. What no bot is installed for stays there.
 func (a *actor) mails(ctx context.Context, wokenAt time.Time) error {
+	a.waiting = 0
 	if _, err := a.d.opts.Ledger.Bot(ctx, a.account); errors.Is(err, ledger.ErrNotFound) {
 		return nil
 	} else if err != nil {
@@ -343,30 +416,49 @@ func (a *actor) mails(ctx context.Context, wokenAt time.Time) error {
 	if err != nil {
 		return err
 	}
-	a.waiting = 0
+	a.waitlist.begin(status.UIDValidity)
+	defer a.waitlist.end()
+	a.refused = nil // what a failed turn has left is judged again
 	var after uint32
-	for {
+	for !a.waitlist.full() {
 		waiting, err := a.inbox.List(ctx, after, 100)
-		if err != nil || len(waiting) == 0 {
+		if err != nil {
 			return err
 		}
+		if len(waiting) == 0 {
+			a.waitlist.complete()
+			break
+		}
 		for _, m := range waiting {
-			err := a.hold(ctx, m.Size, func() error {
-				return a.mail(ctx, ledger.Cursor{UIDValidity: status.UIDValidity, UID: m.UID}, wokenAt)
-			})
-			var over *overBudget
-			if errors.As(err, &over) {
-				a.later(m.UID, over)
-				if !over.alone {
-					return nil
-				}
-			} else if err != nil {
+			if err := a.next(ctx, ledger.Cursor{UIDValidity: status.UIDValidity, UID: m.UID}, m.Size, wokenAt); err != nil {
 				return fmt.Errorf("mail %d: %w", m.UID, err)
 			}
 			after = m.UID
 			wokenAt = time.Now()
 		}
+		if err := a.dropRefused(ctx); err != nil {
+			return err
+		}
 	}
+	for whose, n := range a.waitlist.added {
+		a.log.Info("mail waits: over a budget", "budget", whose, "mails", n, "for", a.waiting.Round(time.Second))
+	}
+	return nil
+}
+
+// next works off one mail, or leaves it for later.
+func (a *actor) next(ctx context.Context, cursor ledger.Cursor, size int64, wokenAt time.Time) error {
+	over := a.waitlist.has(cursor.UID, a.announced(ctx))
+	if over != nil {
+		a.later(over)
+		return nil
+	}
+	err := a.hold(ctx, size, func() error { return a.mail(ctx, cursor, wokenAt) })
+	if errors.As(err, &over) {
+		a.later(over)
+		return nil
+	}
+	return err
 }
 
 // hold waits until the host has memory for a mail of a size, and calls f.
@@ -380,10 +472,13 @@ func (a *actor) hold(ctx context.Context, size int64, f func() error) error {
 	return f()
 }
 
-// later remembers when a mail that is over a budget may be looked at.
-func (a *actor) later(uid uint32, over *overBudget) {
-	a.log.Info("mail waits: over a budget", "uid", uid, "budget", over.whose, "for", over.wait.Round(time.Second))
-	if a.waiting == 0 || over.wait < a.waiting {
-		a.waiting = over.wait
+// leastWait is how long the next look at mail that waits for a budget is away: then there is room for more than one.
+const leastWait = 2 * time.Second
+
+// later remembers when a mail that has to wait may be looked at.
+func (a *actor) later(over *overBudget) {
+	wait := max(over.wait(), leastWait)
+	if a.waiting == 0 || wait < a.waiting {
+		a.waiting = wait
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
 	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
+	"golang.org/x/sync/semaphore"
 
 	"mayfly/internal/bot"
 	"mayfly/internal/gate"
@@ -31,7 +33,21 @@ type inbox struct {
 	mu    sync.Mutex
 	mails map[uint32][]byte
 	fail  error // of every Select
+	slow  time.Duration
 	dials int
+
+	closed, fetches int
+	deleted         []uint32
+}
+
+func (i *inbox) fetched() int { return i.count().fetches }
+
+// count is how often it was dialled, closed and fetched from.
+func (i *inbox) count() (c struct{ dials, closed, fetches int }) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	c.dials, c.closed, c.fetches = i.dials, i.closed, i.fetches
+	return c
 }
 
 func (i *inbox) Select(context.Context, string) (mailbox.Status, error) {
@@ -41,6 +57,7 @@ func (i *inbox) Select(context.Context, string) (mailbox.Status, error) {
 }
 
 func (i *inbox) List(_ context.Context, after uint32, limit int) ([]mailbox.Message, error) {
+	time.Sleep(i.slow)
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	var list []mailbox.Message
@@ -54,8 +71,10 @@ func (i *inbox) List(_ context.Context, after uint32, limit int) ([]mailbox.Mess
 }
 
 func (i *inbox) Fetch(_ context.Context, uid uint32, max int64) ([]byte, error) {
+	time.Sleep(i.slow)
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	i.fetches++
 	mail, ok := i.mails[uid]
 	if !ok {
 		return nil, mailbox.ErrVanished
@@ -71,11 +90,17 @@ func (i *inbox) Delete(_ context.Context, uids ...uint32) error {
 	defer i.mu.Unlock()
 	for _, uid := range uids {
 		delete(i.mails, uid)
+		i.deleted = append(i.deleted, uid)
 	}
 	return nil
 }
 
-func (i *inbox) Close() error { return nil }
+func (i *inbox) Close() error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.closed++
+	return nil
+}
 
 func (i *inbox) uids() []uint32 {
 	list, _ := i.List(context.Background(), 0, 1000)
@@ -124,9 +149,13 @@ func (s *sessions) uids() []uint32 {
 type noFolder struct{}
 
 func (noFolder) Process(context.Context, bot.Address, Inbox) error { return nil }
+func (noFolder) Tell(context.Context, bot.Address, func(context.Context) (Inbox, error)) (at time.Time, err error) {
+	return
+}
 
 type noOutbox struct{}
 
+func (noOutbox) Prepare(context.Context, bot.Address)        {}
 func (noOutbox) Flush(context.Context, bot.Address) error    { return nil }
 func (noOutbox) Next(bot.Address) (at time.Time, later bool) { return }
 
@@ -167,7 +196,7 @@ func newBench(t *testing.T, accounts ...bot.Address) *bench {
 			return b.inboxes[a], nil
 		},
 		Folder: noFolder{}, Ledger: l, Sessions: b.sessions, Outbox: noOutbox{}, Keys: keys{dearmored(t, "bot2-secret.asc")},
-		Bounds: gate.DefaultBounds(), Slots: NewSlots(2), Memory: 1 << 20, MaxAttempts: 2, Backoff: 10 * time.Millisecond, IdleClose: time.Minute, Done: func(session.Outcome) {},
+		Bounds: gate.DefaultBounds(), Slots: NewSlots(2), Memory: 1 << 20, MaxAttempts: 2, Backoff: 10 * time.Millisecond, IdleClose: time.Minute, Looks: 16, Done: func(session.Outcome) {},
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	b.ctx, b.stop = context.WithCancel(t.Context())
@@ -408,7 +437,7 @@ func TestABrokenFolderDoesNotStopTheMail(t *testing.T) {
 	b.await("an empty INBOX", func() bool { return len(b.inboxes[one].uids()) == 0 })
 }
 
-type brokenFolder struct{}
+type brokenFolder struct{ noFolder }
 
 func (brokenFolder) Process(context.Context, bot.Address, Inbox) error {
 	return errors.New("the sandbox of the check failed")
@@ -480,7 +509,7 @@ func TestFullAccountKeepsLargeMailWaiting(t *testing.T) {
 func TestBudgetsMakeMailWait(t *testing.T) {
 	b := newBench(t, one)
 	b.opts.Budgets.Address = Rate{PerMinute: 60, Burst: 2}
-	for i, name := range []string{"abuse/abuse-02.eml", "abuse/abuse-05.eml", "eml/5-text.user.eml", "abuse/abuse-08.eml"} {
+	for i, name := range []string{"abuse/abuse-10.eml", "abuse/abuse-05.eml", "eml/5-text.user.eml", "abuse/abuse-08.eml"} {
 		b.put(one, uint32(i+1), name) // three claim to be of user00002, the last is mallory's
 	}
 	b.Wake(b.ctx, one, WakeInbox)
@@ -496,7 +525,7 @@ func TestBudgetsMakeMailWait(t *testing.T) {
 
 func TestBudgetOfTheBotHoldsItsOrder(t *testing.T) {
 	b := newBench(t, one)
-	b.opts.Budgets.Bot = Rate{PerMinute: 120, Burst: 1}
+	b.opts.Budgets.Bot = Rate{PerMinute: 30, Burst: 1}
 	for i, name := range valid[:3] {
 		b.put(one, uint32(i+1), name)
 	}
@@ -507,13 +536,241 @@ func TestBudgetOfTheBotHoldsItsOrder(t *testing.T) {
 	}
 }
 
+// from is a sample that claims to be from another address. It is not valid any more, which only decryption shows.
+func (b *bench) from(from, name string) []byte {
+	b.t.Helper()
+	mail := sample(b.t, name)
+	out := regexp.MustCompile(`(?m)^From:.*$`).ReplaceAll(mail, []byte("From: <"+from+">\r"))
+	if bytes.Equal(mail, out) {
+		b.t.Fatalf("%s has no From", name)
+	}
+	return out
+}
+
+// know lets the bot have worked off a mail of an address.
+func (b *bench) know(a, from bot.Address) {
+	b.t.Helper()
+	ctx := b.t.Context()
+	known, err := b.ledger.Bot(ctx, a)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	job, err := b.ledger.Accept(ctx, ledger.Job{Bot: a, Cursor: ledger.Cursor{UIDValidity: 9, UID: 1}, Kind: "message", From: from})
+	if err == nil {
+		err = b.ledger.Commit(ctx, ledger.Commit{Bot: a, Jobs: []int64{job.ID}, Account: 1, UIDNext: 1, State: known.State})
+	}
+	if err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// TestStrangersHoldUpStrangersOnly has 300 encrypted junk mails of as many addresses, more than the bot's budget, and behind them
+// one of an address that the bot knows. What waits is not fetched again and again.
+func TestStrangersHoldUpStrangersOnly(t *testing.T) {
+	b := newBench(t, one)
+	b.opts.Budgets.Bot = Rate{PerMinute: 60, Burst: 100}
+	b.know(one, "user00002@chat.test")
+	for i := range 300 {
+		b.inboxes[one].mails[uint32(i+1)] = b.from(fmt.Sprintf("junk%05d@elsewhere.test", i), "abuse/abuse-05.eml")
+	}
+	b.put(one, 301, "eml/5-text.user.eml")
+	b.Wake(b.ctx, one, WakeInbox)
+	b.await("the session of the one who is known", func() bool { return slices.Equal(b.sessions.uids(), []uint32{301}) })
+	b.await("its end", func() bool { return !slices.Contains(b.inboxes[one].uids(), 301) })
+	before := b.inboxes[one].fetched()
+	time.Sleep(leastWait + time.Second)
+	if left, fetched := len(b.inboxes[one].uids()), b.inboxes[one].fetched()-before; left < 150 || left > 200 || fetched > 20 {
+		t.Errorf("%d mails are left, and %d were fetched in %v", left, fetched, leastWait+time.Second)
+	}
+}
+
+// TestCleartextNeedsNoBudget has more junk than any budget allows.
+func TestCleartextNeedsNoBudget(t *testing.T) {
+	b := newBench(t, one)
+	small := Rate{PerMinute: 1, Burst: 1}
+	b.opts.Budgets = Budgets{Address: small, Bot: small, Host: small, Sessions: small}
+	for i := range 500 {
+		b.put(one, uint32(i+1), "abuse/abuse-01.eml")
+	}
+	b.put(one, 501, valid[0])
+	b.Wake(b.ctx, one, WakeInbox)
+	b.await("an empty INBOX", func() bool { return len(b.inboxes[one].uids()) == 0 })
+	if got := b.sessions.uids(); !slices.Equal(got, []uint32{501}) {
+		t.Errorf("sessions %v, want one for what was behind the junk", got)
+	}
+}
+
+// TestLaterMailOfAnAddressWaitsToo: when the budget has room again between two mails of one address, the second is not first.
+func TestLaterMailOfAnAddressWaitsToo(t *testing.T) {
+	b := newBench(t, one)
+	b.opts.Budgets.Address = Rate{PerMinute: 600, Burst: 1} // a mail each 100 ms
+	b.inboxes[one].slow = 60 * time.Millisecond
+	for i := range 4 {
+		b.inboxes[one].mails[uint32(i+1)] = b.from("ada@elsewhere.test", valid[1+i])
+	}
+	b.inboxes[one].mails[5] = b.from("bob@elsewhere.test", valid[0])
+	b.Wake(b.ctx, one, WakeInbox)
+	b.await("an empty INBOX", func() bool { return len(b.inboxes[one].uids()) == 0 })
+	if got := b.inboxes[one].deleted; !slices.Equal(got, []uint32{1, 5, 2, 3, 4}) {
+		t.Errorf("worked off in the order %v, want 1, the other's, and the rest in order", got)
+	}
+}
+
+// TestNobodyLooksForARemovedBot uninstalls a bot while mail waits for a budget.
+func TestNobodyLooksForARemovedBot(t *testing.T) {
+	b := newBench(t, one)
+	b.opts.Budgets.Sessions = Rate{PerMinute: 1, Burst: 1}
+	b.put(one, 1, valid[0])
+	b.put(one, 2, "abuse/abuse-08.eml")
+	b.Wake(b.ctx, one, WakeInbox)
+	b.await("a look at both", func() bool { return len(b.inboxes[one].uids()) == 1 && b.inboxes[one].fetched() == 2 })
+	time.Sleep(100 * time.Millisecond) // the second waits now
+	if err := b.ledger.Remove(t.Context(), one); err != nil {
+		t.Fatal(err)
+	}
+	b.Wake(b.ctx, one, WakeInbox)
+	b.await("a look", func() bool { c := b.inboxes[one].count(); return c.closed == c.dials })
+	before := b.inboxes[one].count().dials
+	b.mu.Lock()
+	a := b.actors[one]
+	b.mu.Unlock()
+	b.stop()
+	b.Wait()
+	if a.waiting != 0 {
+		t.Errorf("the INBOX is looked at again in %v, after %d looks", a.waiting, before)
+	}
+}
+
+// TestSessionsOfStrangersAreBounded: a stranger has a budget of two sessions; the third waits, the mail of who is known does not.
+func TestSessionsOfStrangersAreBounded(t *testing.T) {
+	b := newBench(t, one)
+	b.opts.Budgets.Sessions = Rate{PerMinute: 1, Burst: 1}
+	for i, name := range []string{"eml/5-text.user.eml", "abuse/abuse-08.eml", "abuse/abuse-09.eml"} { // user2's, mallory's, user2's
+		b.put(one, uint32(i+1), name)
+	}
+	b.Wake(b.ctx, one, WakeInbox)
+	b.await("two sessions", func() bool { return len(b.sessions.uids()) == 2 })
+	b.await("one mail", func() bool { return len(b.inboxes[one].uids()) == 1 })
+	if got := b.sessions.uids(); !slices.Equal(got, []uint32{1, 3}) || b.inboxes[one].uids()[0] != 2 {
+		t.Errorf("sessions %v, and %v wait, want the other stranger to", got, b.inboxes[one].uids())
+	}
+}
+
+// TestUncertainMailHasASmallBudget has a bot whose account the host cannot read.
+func TestUncertainMailHasASmallBudget(t *testing.T) {
+	b := newBench(t, one)
+	if err := b.ledger.Install(t.Context(), ledger.Bot{Address: one, Account: 2, State: bot.AccountState{Schema: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	b.opts.Budgets.Uncertain = Rate{PerMinute: 1, Burst: 1}
+	b.put(one, 1, "eml/1-vc-request-pubkey.user.eml")
+	b.put(one, 2, "eml/1-vc-request-pubkey.user.eml")
+	b.Wake(b.ctx, one, WakeInbox)
+	b.await("one session", func() bool { return len(b.inboxes[one].uids()) == 1 })
+	time.Sleep(50 * time.Millisecond)
+	if got := b.sessions.uids(); !slices.Equal(got, []uint32{1}) {
+		t.Errorf("sessions %v, want one", got)
+	}
+}
+
+// TestIdleBotsHoldNoConnection: a look that finds nothing is closed at once, and one that found a mail after IdleClose.
+func TestIdleBotsHoldNoConnection(t *testing.T) {
+	b := newBench(t, one)
+	b.opts.IdleClose = time.Hour
+	box := b.inboxes[one]
+	b.Wake(b.ctx, one, WakeInbox)
+	b.await("the end of a connection that found nothing", func() bool { return box.count().closed == 1 })
+	b.put(one, 1, valid[0])
+	b.Wake(b.ctx, one, WakeInbox)
+	b.await("the mail's end", func() bool { return len(box.uids()) == 0 })
+	time.Sleep(200 * time.Millisecond)
+	if c := box.count(); c.closed != 1 || c.dials != 2 {
+		t.Errorf("%d of %d connections are closed, want that of the mail to be kept", c.closed, c.dials)
+	}
+
+	b = newBench(t, one)
+	b.opts.IdleClose = 50 * time.Millisecond
+	b.put(one, 1, valid[0])
+	b.Wake(b.ctx, one, WakeInbox)
+	b.await("the end of an idle connection", func() bool { return b.inboxes[one].count().closed == 1 && len(b.inboxes[one].uids()) == 0 })
+}
+
+// TestLooksAreBounded wakes 50 bots at once, as a start does: few have a connection at a time. Those that have mail do not count.
+func TestLooksAreBounded(t *testing.T) {
+	var accounts []bot.Address
+	for i := range 50 {
+		accounts = append(accounts, bot.Address(fmt.Sprintf("bot%06d@chat.test", i)))
+	}
+	b := newBench(t, accounts...)
+	b.looks = semaphore.NewWeighted(3)
+	var now, most, all atomic.Int32
+	dial := b.opts.Dial
+	b.opts.Dial = func(ctx context.Context, a bot.Address) (Inbox, error) {
+		most.Store(max(most.Load(), now.Add(1)))
+		inbox, err := dial(ctx, a)
+		return closing{inbox, func() { now.Add(-1); all.Add(1) }}, err
+	}
+	for _, a := range accounts {
+		b.inboxes[a].slow = 5 * time.Millisecond
+		b.Wake(b.ctx, a, WakeInbox)
+	}
+	b.await("a look at all", func() bool { return all.Load() == 50 })
+	if most.Load() != 3 {
+		t.Errorf("%d connections at a time, want 3", most.Load())
+	}
+
+	working, done := make(chan bool), make(chan bool)
+	b.sessions.run = func(session.Work) error { working <- true; <-done; return nil }
+	defer close(done)
+	b.opts.Slots = NewSlots(10)
+	for _, a := range accounts[:4] {
+		b.put(a, 1, valid[0])
+		b.Wake(b.ctx, a, WakeInbox)
+	}
+	for range 4 {
+		select {
+		case <-working:
+		case <-time.After(15 * time.Second):
+			t.Fatal("bots that work keep another from looking")
+		}
+	}
+}
+
+// closing tells of its end.
+type closing struct {
+	Inbox
+	closed func()
+}
+
+func (c closing) Close() error {
+	c.closed()
+	return c.Inbox.Close()
+}
+
 func TestBudgetForgetsAddresses(t *testing.T) {
-	b := newBudget(Budgets{Address: Rate{1, 1}}, Rate{}.limiter())
+	b := newBudget(Budgets{Address: Rate{1, 1}}, Rate{}.lanes())
 	for i := range 3 * maxSenders {
-		b.ofSender(bot.Address(fmt.Sprintf("a%d@x", i)))
+		b.decryption(bot.Address(fmt.Sprintf("a%d@x", i)), false, 1)
 		if len(b.senders) > maxSenders {
 			t.Fatalf("%d addresses are remembered", len(b.senders))
 		}
+	}
+}
+
+// TestLargeMailIsManyUnits: the budget counts what a decryption costs, and a mail that is larger than the budget can have its turn.
+func TestLargeMailIsManyUnits(t *testing.T) {
+	b := newBudget(Budgets{Bot: Rate{60, 10}}, Rate{}.lanes())
+	for range 2 {
+		if over := b.decryption("a@x", false, 400_000); over != nil {
+			t.Fatalf("%v", over)
+		}
+	}
+	if over := b.decryption("a@x", false, 1); over == nil || over.whose != "bot" || over.wait() < 500*time.Millisecond {
+		t.Errorf("after ten units: %v", over)
+	}
+	b = newBudget(Budgets{Bot: Rate{60, 10}}, Rate{}.lanes())
+	if over := b.decryption("a@x", false, 5_000_000); over != nil {
+		t.Errorf("a mail of more units than the budget ever has waits for ever: %v", over)
 	}
 }
 

@@ -13,8 +13,8 @@ import (
 	"mayfly/internal/session"
 )
 
-// mail takes one mail from the relay to its end: refused, set aside, or committed and deleted. A mail that has to wait for a
-// budget is an *overBudget.
+// mail takes one mail from the relay to its end: refused, set aside, or committed and deleted. A mail that has to wait is
+// an *overBudget, and on the waitlist.
 func (a *actor) mail(ctx context.Context, cursor ledger.Cursor, wokenAt time.Time) error {
 	job, err := a.d.opts.Ledger.JobAt(ctx, a.account, cursor)
 	switch {
@@ -25,39 +25,34 @@ func (a *actor) mail(ctx context.Context, cursor ledger.Cursor, wokenAt time.Tim
 	case err != nil && !errors.Is(err, ledger.ErrNotFound):
 		return err
 	}
-	raw, err := a.fetch(ctx, cursor, job.ID != 0)
+	a.worked = true
+	a.looked()
+	raw, err := a.inbox.Fetch(ctx, cursor.UID, a.d.opts.Bounds.Size)
 	switch {
 	case errors.Is(err, mailbox.ErrVanished):
 		a.log.Info("mail vanished before it was fetched", "uid", cursor.UID)
 		return nil
 	case errors.Is(err, mailbox.ErrTooLarge):
-		return a.refuse(ctx, cursor, "too-large", err.Error())
+		return a.refuse(cursor, "too-large", err.Error())
 	case err != nil:
 		return err
 	}
-	return a.decide(ctx, cursor, raw, session.NewTimeline(wokenAt))
+	claim := gate.ReadClaim(raw)
+	if job.ID == 0 { // a job was within the budgets when it was accepted
+		err = a.admit(ctx, claim, len(raw))
+	}
+	if err == nil {
+		err = a.decide(ctx, cursor, raw, job.ID == 0, session.NewTimeline(wokenAt))
+	}
+	var over *overBudget
+	if errors.As(err, &over) {
+		a.waitlist.add(cursor.UID, claim.From, over)
+	}
+	return err
 }
 
-// fetch gets a mail, within the budgets. A job was within them when it was accepted.
-func (a *actor) fetch(ctx context.Context, cursor ledger.Cursor, isJob bool) ([]byte, error) {
-	if isJob {
-		return a.inbox.Fetch(ctx, cursor.UID, a.d.opts.Bounds.Size)
-	}
-	if wait := a.budget.ofHost(); wait > 0 {
-		return nil, &overBudget{whose: "bot or host", wait: wait}
-	}
-	raw, err := a.inbox.Fetch(ctx, cursor.UID, a.d.opts.Bounds.Size)
-	if err != nil {
-		return nil, err
-	}
-	if wait := a.budget.ofSender(gate.OuterFrom(raw)); wait > 0 {
-		return nil, &overBudget{whose: "sender", wait: wait, alone: true}
-	}
-	return raw, nil
-}
-
-// decide asks the gate and does what it says.
-func (a *actor) decide(ctx context.Context, cursor ledger.Cursor, raw []byte, timeline *session.Timeline) error {
+// decide asks the gate and does what it says. A mail that is no job yet has to be within the budgets.
+func (a *actor) decide(ctx context.Context, cursor ledger.Cursor, raw []byte, fresh bool, timeline *session.Timeline) error {
 	b, err := a.d.opts.Ledger.Bot(ctx, a.account)
 	if err != nil {
 		return err
@@ -69,30 +64,69 @@ func (a *actor) decide(ctx context.Context, cursor ledger.Cursor, raw []byte, ti
 	timeline.Mark("gate")
 	switch verdict.Kind {
 	case gate.Refused:
-		return a.refuse(ctx, cursor, string(verdict.Reason), verdict.Detail)
+		return a.refuse(cursor, string(verdict.Reason), verdict.Detail)
 	case gate.Replay:
-		return a.refuse(ctx, cursor, string(verdict.Kind), verdict.Detail)
+		return a.refuse(cursor, string(verdict.Kind), verdict.Detail)
 	case gate.Bounce:
 		a.log.Warn("a mail of the bot came back", "recipients", verdict.FailedRecipients, "message_id", verdict.OriginalID)
-		return a.refuse(ctx, cursor, string(verdict.Kind), verdict.Detail)
+		return a.refuse(cursor, string(verdict.Kind), verdict.Detail)
 	}
 	if verdict.Uncertain {
 		a.log.Warn("the gate cannot read what core knows; core decides on this mail", "uid", cursor.UID)
+	}
+	if fresh {
+		if err := a.afford(ctx, verdict); err != nil {
+			return err
+		}
 	}
 	if fits, err := a.d.opts.Sessions.Fits(b, a.d.opts.Bounds.Unpacked(int64(len(raw)))); err != nil {
 		return err
 	} else if !fits {
 		a.log.Error("core's account is nearly full: a large mail has to wait", "uid", cursor.UID, "bytes", len(raw))
-		return &overBudget{whose: "account", wait: time.Hour, alone: true}
+		return &overBudget{need: need{whose: "account"}, until: time.Now().Add(time.Hour)}
 	}
 	job, err := a.d.opts.Ledger.Accept(ctx, ledger.Job{
 		Bot: a.account, Cursor: cursor, Kind: string(verdict.Kind), Sender: verdict.Sender,
-		From: verdict.From, MessageID: verdict.MessageID, Size: int64(len(raw)),
+		From: verdict.From, MessageID: verdict.MessageID, Announces: verdict.Announces, Size: int64(len(raw)),
 	})
 	if err != nil {
 		return err
 	}
-	return a.work(ctx, session.Work{Bot: b, Job: job, Mail: raw, Message: verdict.Kind == gate.Message, Timeline: timeline})
+	err = a.work(ctx, session.Work{Bot: b, Job: job, Mail: raw, Message: verdict.Kind == gate.Message, Timeline: timeline})
+	if err == nil && verdict.Announces != "" && a.waitlist.awaits(verdict.Announces) {
+		a.waiting = time.Millisecond
+	}
+	return err
+}
+
+// announceTime is how long the second mail of a large message waits for the first, without which core loses its text.
+const announceTime = time.Minute
+
+// afford takes a mail that the gate let pass from the budgets after decryption.
+func (a *actor) afford(ctx context.Context, v gate.Verdict) error {
+	if v.Announced && !a.waitlist.waited(v.MessageID) && !a.announced(ctx)(v.MessageID) {
+		return &overBudget{need: need{whose: "first part"}, until: time.Now().Add(announceTime), announced: v.MessageID}
+	}
+	known := v.Kind == gate.Own
+	if v.Sender != "" && !known {
+		var err error
+		if known, err = a.d.opts.Ledger.KnowsSender(ctx, a.account, v.Sender); err != nil {
+			return err
+		}
+	}
+	if over := a.budget.session(known, v.Uncertain); over != nil {
+		return over
+	}
+	return nil
+}
+
+// announced returns a function that reports whether a mail that announces another was worked off. Where the ledger fails, the mail
+// is looked at, and that tells.
+func (a *actor) announced(ctx context.Context) func(messageID string) bool {
+	return func(messageID string) bool {
+		there, err := a.d.opts.Ledger.Announced(ctx, a.account, messageID)
+		return there || err != nil
+	}
 }
 
 func (a *actor) judge(ctx context.Context, b ledger.Bot, raw []byte) (gate.Verdict, error) {
@@ -130,17 +164,34 @@ func (a *actor) keys(b ledger.Bot) (*gate.Keys, error) {
 	return keys, nil
 }
 
-// refuse counts the mail and deletes it. It is never answered.
-func (a *actor) refuse(ctx context.Context, cursor ledger.Cursor, reason, detail string) error {
-	if err := a.d.opts.Ledger.Refused(ctx, a.account, reason, cursor); err != nil {
+// refuse remembers a mail to be counted and deleted. It is never answered.
+func (a *actor) refuse(cursor ledger.Cursor, reason, detail string) error {
+	a.refused = append(a.refused, ledger.Refusal{Cursor: cursor, Reason: reason})
+	a.log.Info("mail refused", "uid", cursor.UID, "reason", reason, "detail", detail)
+	return nil
+}
+
+// dropRefused counts the refused mails and then deletes them, many at a time: a flood of junk costs few writes to the disk.
+func (a *actor) dropRefused(ctx context.Context) error {
+	if len(a.refused) == 0 {
+		return nil
+	}
+	if err := a.d.opts.Ledger.Refused(ctx, a.account, a.refused...); err != nil {
 		return err
 	}
-	a.log.Info("mail refused", "uid", cursor.UID, "reason", reason, "detail", detail)
-	return a.inbox.Delete(ctx, cursor.UID)
+	var uids []uint32
+	for _, r := range a.refused {
+		uids = append(uids, r.Cursor.UID)
+	}
+	a.refused = nil
+	return a.inbox.Delete(ctx, uids...)
 }
 
 // work runs the session of an accepted job, submits what it left in the outbox and clears the mail away.
 func (a *actor) work(ctx context.Context, w session.Work) error {
+	if err := a.dropRefused(ctx); err != nil { // a session may take long
+		return err
+	}
 	var committed bool
 	err := a.d.opts.Slots.Do(ctx, func() (err error) {
 		committed, err = a.session(ctx, w)
@@ -174,6 +225,7 @@ func (a *actor) session(ctx context.Context, w session.Work) (committed bool, er
 		record := bot.RunRecord{Status: bot.RunInternal, Message: fmt.Sprintf("set aside after %d attempts", attempts-1)}
 		return false, a.d.opts.Ledger.Fail(ctx, []int64{w.Job.ID}, record, true)
 	}
+	a.d.opts.Outbox.Prepare(ctx, a.account) // the login takes about as long as the session
 	outcome, err := a.d.opts.Sessions.Run(ctx, w)
 	if err != nil {
 		return false, a.failed(ctx, w, err)

@@ -95,6 +95,5 @@ func originalID(body []byte, bounds Bounds) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	id := strings.TrimSuffix(strings.TrimPrefix(strings.TrimSpace(h.get("message-id")), "<"), ">")
-	return printable(id, 250), nil
+	return bareID(h.get("message-id")), nil
 }

@@ -85,6 +85,8 @@ type Verdict struct {
 	Step      string          // the Secure-Join step, bounded
 	SenderKey []byte          // binary public key of the signer, when it came with the mail
 	Uncertain bool            // the account's state was not readable: core must decide, under a small budget
+	Announces string          // Message-ID of the mail with the file that belongs to this one, which is a large message's first part
+	Announced bool            // this is such a mail, the second part: core has to see the first one before it
 
 	FailedRecipients []bot.Address // Bounce: the recipients that failed for good
 	OriginalID       string        // Bounce: the Message-ID of the mail that came back, if the report has it
@@ -175,7 +177,10 @@ func checkEncrypted(outer *entity, keys *Keys, bounds Bounds) (Verdict, error) {
 	if err != nil {
 		return Verdict{}, err
 	}
-	v := Verdict{Kind: Message, From: claimedFrom("", o.header), Step: printable(o.header.get("secure-join"), 64)}
+	v := Verdict{
+		Kind: Message, From: claimedFrom("", o.header), Step: printable(o.header.get("secure-join"), 64),
+		Announces: bareID(o.header.get("chat-post-message-id")), Announced: outer.header.get("chat-is-post-message") != "",
+	}
 	if o.signature == nil {
 		v.MessageID = o.messageID()
 		return checkUnsigned(v, o, keys)
@@ -228,14 +233,19 @@ func checkStep(v Verdict, h header, keys *Keys) (Verdict, error) {
 	return v, nil
 }
 
-// OuterFrom is the address in the cleartext From field, which anybody may have written; empty where there is none that can be
-// read. It is for budgets that come before decryption.
-func OuterFrom(mail []byte) bot.Address {
-	h, _, err := readHeader(lineReader(mail), DefaultBounds().Header)
+// Claim is what the outer header of a mail says, which anybody may have written. It is for budgets that come before decryption.
+type Claim struct {
+	From      bot.Address // empty where there is none that can be read
+	Encrypted bool        // Check may have to decrypt; without it, Check takes microseconds
+}
+
+// ReadClaim reads the outer header alone.
+func ReadClaim(mail []byte) Claim {
+	outer, err := parseEntity(mail, DefaultBounds())
 	if err != nil {
-		return ""
+		return Claim{}
 	}
-	return claimedFrom("", h)
+	return Claim{claimedFrom("", outer.header), outer.mediaType == "multipart/encrypted"}
 }
 
 func claimedFrom(inner bot.Address, h header) bot.Address {
@@ -247,6 +257,15 @@ func claimedFrom(inner bot.Address, h header) bot.Address {
 		return ""
 	}
 	return from
+}
+
+// bareID is a Message-ID without its brackets, empty where it is not fit for a ledger.
+func bareID(value string) string {
+	id := strings.TrimSuffix(strings.TrimPrefix(strings.TrimSpace(value), "<"), ">")
+	if printable(id, 250) != id {
+		return ""
+	}
+	return id
 }
 
 // printable is s cut to n bytes, with everything but printable ASCII replaced.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"hash"
 	"io"
-	"strings"
 
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 )
@@ -254,9 +253,7 @@ func (b *boundedReader) Read(p []byte) (int, error) {
 // messageID is the protected Message-ID. Without a usable one it is made of what the signature covers, so that a replay of
 // the mail is seen all the same.
 func (o *opened) messageID() string {
-	id := strings.TrimSpace(o.header.get("message-id"))
-	id = strings.TrimSuffix(strings.TrimPrefix(id, "<"), ">")
-	if id != "" && printable(id, 250) == id {
+	if id := bareID(o.header.get("message-id")); id != "" {
 		return id
 	}
 	return o.contentID()

@@ -73,6 +73,12 @@ func (c crashing) Installs(ctx context.Context, since time.Time) ([]time.Time, e
 func (c crashing) CountBots(ctx context.Context) (int, error) {
 	return burn(c.fuse, func() (int, error) { return c.o.Ledger.CountBots(ctx) })
 }
+func (c crashing) Failures(ctx context.Context, a bot.Address) ([]ledger.Failure, time.Time, error) {
+	return c.o.Ledger.Failures(ctx, a) // not called by Process
+}
+func (c crashing) FailuresTold(ctx context.Context, a bot.Address, at time.Time) error {
+	return c.o.Ledger.FailuresTold(ctx, a, at)
+}
 func (c crashing) Remove(ctx context.Context, a bot.Address) error {
 	return burnErr(c.fuse, func() error { return c.o.Ledger.Remove(ctx, a) })
 }

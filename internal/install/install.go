@@ -48,10 +48,14 @@
 //
 // One plain mail for each request that was looked at, from and to the account, in reply to the request, with the header
 //
-//	Mayfly-State: installed | updated | refused | uninstalled
+//	Mayfly-State: installed | updated | refused | uninstalled | undelivered
 //
 // Installed and updated have the invite link in the text and its QR code as invite.png; refused has all reasons, a line each.
 // All answers to one request have the same Message-ID.
+//
+// Undelivered answers no request. It says which mails of the bot the relay has refused for good, with the relay's words: how many
+// for each reason, of all since the last such mail, of which there is one an hour at most. After a crash it may come twice, with the
+// same Message-ID.
 //
 // # After a crash
 //
@@ -89,6 +93,7 @@ const (
 	Updated     = "updated"
 	Refused     = "refused"
 	Uninstalled = "uninstalled"
+	Undelivered = "undelivered"
 )
 
 // Ledger remembers the installed bots and how far the folder has been read.
@@ -101,6 +106,8 @@ type Ledger interface {
 	SetSeen(ctx context.Context, addr bot.Address, inbox uint32) error
 	Installs(ctx context.Context, since time.Time) ([]time.Time, error)
 	CountBots(ctx context.Context) (int, error)
+	Failures(ctx context.Context, addr bot.Address) (failures []ledger.Failure, told time.Time, err error)
+	FailuresTold(ctx context.Context, addr bot.Address, at time.Time) error
 }
 
 // Bundles keeps the files of bundles by digest, and everything else that a bot has on disk.
@@ -113,7 +120,8 @@ type Bundles interface {
 }
 
 // Accounts makes core's account for a bot that the ledger holds, or brings its profile up to date with the manifest. It
-// returns the bot with its invite link, and may be called again at any time.
+// returns the bot with its invite link, and may be called again at any time. An error that is bundle.Problems says that core
+// refuses the key that the key store holds for a bot without an account; any other is the host's.
 type Accounts interface {
 	Setup(ctx context.Context, b ledger.Bot) (ledger.Bot, error)
 }
@@ -358,8 +366,7 @@ func (in *Installer) perform(ctx context.Context, addr bot.Address, req request,
 		if before.Previous == "" {
 			out.state = Installed
 		}
-		out.bot, err = in.setup(ctx, addr)
-		return out, err
+		return in.setup(ctx, addr, out)
 	case req.rollback:
 		req.bundle, err = in.previous(addr, before)
 		if err != nil && !errors.As(err, &req.problems) {
@@ -405,9 +412,7 @@ func (in *Installer) replace(ctx context.Context, addr bot.Address, before ledge
 		out.state = Installed
 	}
 	// Also for the same bundle again: the time before may have ended before this.
-	var err error
-	out.bot, err = in.setup(ctx, addr)
-	return out, err
+	return in.setup(ctx, addr, out)
 }
 
 // install keeps the bundle before the ledger names it, and the one before it, for a rollback. It looks at the rules once more,
@@ -441,15 +446,22 @@ func (in *Installer) install(ctx context.Context, addr bot.Address, before ledge
 	return nil, err
 }
 
-func (in *Installer) setup(ctx context.Context, addr bot.Address) (ledger.Bot, error) {
+// setup completes an outcome. A key that core refuses leaves nothing of the bot, which can have had no account yet.
+func (in *Installer) setup(ctx context.Context, addr bot.Address, out outcome) (outcome, error) {
 	now, err := in.Ledger.Bot(ctx, addr)
 	if err != nil {
-		return ledger.Bot{}, err
+		return outcome{}, err
 	}
-	if now, err = in.Accounts.Setup(ctx, now); err != nil {
-		return ledger.Bot{}, fmt.Errorf("set up the account: %w", err)
+	var problems bundle.Problems
+	now, err = in.Accounts.Setup(ctx, now)
+	switch {
+	case errors.As(err, &problems) && now.Account == 0:
+		return outcome{state: Refused, problems: problems}, in.uninstall(ctx, addr)
+	case err != nil:
+		return outcome{}, fmt.Errorf("set up the account: %w", err)
 	}
-	return now, nil
+	out.bot = now
+	return out, nil
 }
 
 // uninstall forgets the bot first: what is left on disk by a crash after that is removed by the repetition.

@@ -61,6 +61,7 @@ type host struct {
 	mailbox   *mailbox.Client
 	setups    int
 	checks    int
+	refuseKey bool // at Setup
 }
 
 func newHost(t *testing.T) *host {
@@ -126,6 +127,9 @@ func (h *host) login(ctx context.Context, a bot.Address, password string) error 
 
 func (h *host) Setup(_ context.Context, b ledger.Bot) (ledger.Bot, error) {
 	h.setups++
+	if h.refuseKey {
+		return b, fmt.Errorf("core: %w", bundle.Problems{{File: "credentials", Message: "core refuses the secret key: no"}})
+	}
 	b.Invite = invite
 	return b, nil
 }

@@ -89,7 +89,7 @@ func (o outcome) refusedText() string {
 	b.WriteString(o.problems.Error())
 	b.WriteString("\n\n")
 	if o.erased {
-		b.WriteString("The message was erased, since it had secrets in it, and nothing of them was kept. Send it again whole.\n\n")
+		b.WriteString("The message was erased, since it had secrets in it. Send it again whole.\n\n")
 	}
 	if o.bot.Digest == "" {
 		b.WriteString("No bot is installed.\n")

@@ -37,6 +37,7 @@ type Job struct {
 	Sender    bot.Fingerprint // empty where nobody signed
 	From      bot.Address
 	MessageID string // the inner one
+	Announces string // Message-ID of the mail that this one announces; empty: none
 	Size      int64  // bytes
 	Attempts  int    // sessions started for it
 	State     JobState
@@ -49,14 +50,14 @@ const (
 	refusedSpan  = 5000 // UIDs: how far back a refusal is known to be counted
 )
 
-const selectJobs = `SELECT id, bot, uid_validity, uid, kind, sender, from_address, message_id, size, attempts, state, accepted
-	FROM jobs `
+const selectJobs = `SELECT id, bot, uid_validity, uid, kind, sender, from_address, message_id, announces, size, attempts, state,
+	accepted FROM jobs `
 
 func scanJob(rows *sql.Rows) (Job, error) {
 	var j Job
 	var accepted int64
-	err := rows.Scan(&j.ID, &j.Bot, &j.Cursor.UIDValidity, &j.Cursor.UID, &j.Kind, &j.Sender, &j.From, &j.MessageID, &j.Size,
-		&j.Attempts, &j.State, &accepted)
+	err := rows.Scan(&j.ID, &j.Bot, &j.Cursor.UIDValidity, &j.Cursor.UID, &j.Kind, &j.Sender, &j.From, &j.MessageID,
+		&j.Announces, &j.Size, &j.Attempts, &j.State, &accepted)
 	j.Accepted = fromMicro(accepted)
 	return j, err
 }
@@ -69,10 +70,10 @@ func (l *Ledger) Accept(ctx context.Context, j Job) (Job, error) {
 		if err := installed(ctx, tx, j.Bot); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, `INSERT INTO jobs (bot, uid_validity, uid, kind, sender, from_address, message_id, size,
-				state, accepted) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+		_, err := tx.ExecContext(ctx, `INSERT INTO jobs (bot, uid_validity, uid, kind, sender, from_address, message_id, announces,
+				size, state, accepted) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 			ON CONFLICT (bot, uid_validity, uid) DO NOTHING`, j.Bot, j.Cursor.UIDValidity, j.Cursor.UID, j.Kind, j.Sender, j.From,
-			bounded(j.MessageID), j.Size, JobAccepted, micro(time.Now()))
+			bounded(j.MessageID), bounded(j.Announces), j.Size, JobAccepted, micro(time.Now()))
 		if err != nil {
 			return err
 		}
@@ -158,30 +159,43 @@ func (l *Ledger) Cleared(ctx context.Context, jobID int64) error {
 	})
 }
 
-// Refused counts a mail that the gate refused, once for its cursor, however often it is seen until it is deleted. Only the
-// first 200 bytes of the reason count.
-func (l *Ledger) Refused(ctx context.Context, addr bot.Address, reason string, c Cursor) error {
-	reason = reason[:min(len(reason), maxReason)]
+// Refusal is a mail that the gate refused. Only the first 200 bytes of the reason count.
+type Refusal struct {
+	Cursor Cursor
+	Reason string
+}
+
+// Refused counts mails that the gate refused, each once for its cursor, however often it is seen until it is deleted.
+func (l *Ledger) Refused(ctx context.Context, addr bot.Address, refusals ...Refusal) error {
 	return l.write(ctx, "refused", func(tx *sql.Tx) error {
 		if err := installed(ctx, tx, addr); err != nil {
 			return err
 		}
-		res, err := tx.ExecContext(ctx, `INSERT INTO refused (bot, uid_validity, uid) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`,
-			addr, c.UIDValidity, c.UID)
-		if err != nil {
-			return err
+		for _, r := range refusals {
+			if err := countRefusal(ctx, tx, addr, r); err != nil {
+				return err
+			}
 		}
-		if n, err := res.RowsAffected(); err != nil || n == 0 {
-			return err
-		}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO refusals (bot, reason, count) VALUES (?, ?, 1)
-			ON CONFLICT (bot, reason) DO UPDATE SET count = count + 1`, addr, reason); err != nil {
-			return err
-		}
-		_, err = tx.ExecContext(ctx, `DELETE FROM refused WHERE bot = ? AND (uid_validity <> ? OR uid < ?)`, addr, c.UIDValidity,
-			int64(c.UID)-refusedSpan)
-		return err
+		return nil
 	})
+}
+
+func countRefusal(ctx context.Context, tx *sql.Tx, addr bot.Address, r Refusal) error {
+	res, err := tx.ExecContext(ctx, `INSERT INTO refused (bot, uid_validity, uid) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`,
+		addr, r.Cursor.UIDValidity, r.Cursor.UID)
+	if err != nil {
+		return err
+	}
+	if n, err := res.RowsAffected(); err != nil || n == 0 {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, `INSERT INTO refusals (bot, reason, count) VALUES (?, ?, 1)
+		ON CONFLICT (bot, reason) DO UPDATE SET count = count + 1`, addr, r.Reason[:min(len(r.Reason), maxReason)]); err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `DELETE FROM refused WHERE bot = ? AND (uid_validity <> ? OR uid < ?)`, addr, r.Cursor.UIDValidity,
+		int64(r.Cursor.UID)-refusedSpan)
+	return err
 }
 
 // Refusals returns how many mails were refused, by reason.
@@ -214,4 +228,26 @@ func (l *Ledger) Finished(ctx context.Context, addr bot.Address, sender bot.Fing
 	err := l.db.QueryRowContext(ctx, `SELECT count(*) FROM jobs WHERE bot = ? AND sender = ? AND message_id = ?
 		AND state <> 'accepted'`, addr, sender, bounded(messageID)).Scan(&n)
 	return n > 0, l.explain("finished", err)
+}
+
+// Announced reports whether a mail of a bot that announces another, by that one's inner Message-ID, was committed or set aside.
+func (l *Ledger) Announced(ctx context.Context, addr bot.Address, messageID string) (bool, error) {
+	return l.over(ctx, "announced", `announces <> '' AND announces = ?`, addr, bounded(messageID))
+}
+
+// KnowsAddress reports whether a mail that claimed to be from an address was committed or set aside before.
+func (l *Ledger) KnowsAddress(ctx context.Context, addr, from bot.Address) (bool, error) {
+	return l.over(ctx, "known address", `from_address = ?`, addr, from)
+}
+
+// KnowsSender reports whether a mail that was signed by a sender was committed or set aside before.
+func (l *Ledger) KnowsSender(ctx context.Context, addr bot.Address, sender bot.Fingerprint) (bool, error) {
+	return l.over(ctx, "known sender", `sender = ?`, addr, sender)
+}
+
+// over reports whether a job of a bot is over for which a condition with one parameter holds.
+func (l *Ledger) over(ctx context.Context, what, condition string, addr bot.Address, value any) (found bool, err error) {
+	err = l.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM jobs WHERE bot = ? AND `+condition+` AND state <> 'accepted')`,
+		addr, value).Scan(&found)
+	return found, l.explain(what, err)
 }

@@ -11,7 +11,7 @@
 //   - The file is mode 0600. A file of a newer program, of another program, or a damaged one is refused at Open, with
 //     what to do about it.
 //
-// All times are integers, microseconds since 1970 UTC. The schema, version 2 (PRAGMA user_version; PRAGMA application_id is
+// All times are integers, microseconds since 1970 UTC. The schema, version 3 (PRAGMA user_version; PRAGMA application_id is
 // 0x4d61796c, "Mayl"); every column but the ids is NOT NULL, every table STRICT:
 //
 //	accounts   address, added               accounts whose Bot folder is watched, with or without an installed bot
@@ -27,6 +27,7 @@
 //	           installed, updated
 //	           previous                     digest of the bundle that ran before this one; empty: none
 //	           request_validity, request_uid  the message in the Bot folder that brought the bundle; 0: not known
+//	           failures_told                when its author was told of failures; 0: never
 //	installs   id, address, at              each new bot and each new bundle of one, of the last 24 hours
 //	states     bot, state                   JSON of bot.AccountState, what the gate knows; belongs to bots.account
 //	jobs       id, bot
@@ -34,6 +35,7 @@
 //	           kind                         the gate's verdict
 //	           sender                       fingerprint, empty where there is none
 //	           from_address, message_id, size
+//	           announces                    Message-ID of the mail that this one announces; empty: none
 //	           attempts                     sessions that were started for it
 //	           state                        accepted → committed → cleared, or accepted → failed
 //	           accepted                     time
@@ -45,6 +47,7 @@
 //	           path                         file in the outbox's folder; unique
 //	           size, attempts, not_before, last_error
 //	           dead                         1: given up, kept for the author to see
+//	failures   bot, why, count, first       mails that were given up and that the author was not told of yet, by reason
 //
 // Rows of a bot are deleted with it. Jobs are kept: they are the set that replays are checked against. Of the runs of a
 // bot the newest 1000 are kept, and the newest 20 with their log; of its dead mail, the newest 100.

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -122,7 +123,7 @@ func TestInstallUpdateRemove(t *testing.T) {
 func TestRemoveTakesAllThatBelongsToTheBot(t *testing.T) {
 	ctx, l := t.Context(), fresh(t)
 	j := accept(t, l, 1)
-	must(t, l.Refused(ctx, dice, "clear", Cursor{7, 2}))
+	must(t, l.Refused(ctx, dice, Refusal{Cursor{7, 2}, "clear"}))
 	must(t, l.Commit(ctx, session(j, 1)))
 	must(t, l.Remove(ctx, dice))
 	for _, table := range []string{"bots", "states", "jobs", "refusals", "refused", "runs", "outgoing"} {
@@ -445,12 +446,11 @@ func TestFinishedKnowsReplays(t *testing.T) {
 func TestRefusalsAreCountedOncePerMail(t *testing.T) {
 	ctx, l := t.Context(), fresh(t)
 	for range 3 {
-		must(t, l.Refused(ctx, dice, "clear", Cursor{7, 1}))
+		must(t, l.Refused(ctx, dice, Refusal{Cursor{7, 1}, "clear"}))
 	}
-	must(t, l.Refused(ctx, dice, "clear", Cursor{7, 2}))
-	must(t, l.Refused(ctx, dice, "unsigned", Cursor{7, 3}))
-	must(t, l.Refused(ctx, dice, "clear", Cursor{7, refusedSpan + 10}))
-	must(t, l.Refused(ctx, dice, "clear", Cursor{8, 1}))
+	must(t, l.Refused(ctx, dice, Refusal{Cursor{7, 2}, "clear"}, Refusal{Cursor{7, 3}, "unsigned"}))
+	must(t, l.Refused(ctx, dice, Refusal{Cursor{7, refusedSpan + 10}, "clear"}))
+	must(t, l.Refused(ctx, dice, Refusal{Cursor{8, 1}, "clear"}))
 	got, err := l.Refusals(ctx, dice)
 	must(t, err)
 	if !reflect.DeepEqual(got, map[string]int64{"clear": 4, "unsigned": 1}) {
@@ -503,6 +503,87 @@ func TestOutgoingMailIsSentPutOffOrGivenUp(t *testing.T) {
 	}
 	want(t, l.Sent(ctx, out[0].ID), ErrNotFound)
 	want(t, l.Undeliverable(ctx, out[2].ID, "again"), ErrNotFound)
+}
+
+// TestFailuresAreCountedUntilTheAuthorIsTold has more reasons than are told by name.
+func TestFailuresAreCountedUntilTheAuthorIsTold(t *testing.T) {
+	ctx, l := t.Context(), fresh(t)
+	c := Commit{Bot: dice, UIDNext: 1}
+	for n := range failuresKept + 10 {
+		c.Outgoing = append(c.Outgoing, Outgoing{To: []bot.Address{"u@relay.example"}, Path: fmt.Sprint(n)})
+	}
+	must(t, l.Commit(ctx, c))
+	out, err := l.Outbox(ctx, dice, 1000)
+	must(t, err)
+	if failures, told, err := l.Failures(ctx, dice); err != nil || failures != nil || !told.IsZero() {
+		t.Errorf("before any: %+v %v %v", failures, told, err)
+	}
+	for n, o := range out {
+		switch {
+		case n < 3:
+			must(t, l.SentToSome(ctx, o.ID, "550 nobody"))
+		case n < 5:
+			must(t, l.Undeliverable(ctx, o.ID, strings.Repeat("é", maxFailure)))
+		default:
+			must(t, l.Undeliverable(ctx, o.ID, fmt.Sprintf("554 no %d", n)))
+		}
+	}
+	want(t, l.SentToSome(ctx, out[0].ID, "again"), ErrNotFound)
+	want(t, l.Undeliverable(ctx, out[9].ID, "again"), ErrNotFound)
+	failures, _, err := l.Failures(ctx, dice)
+	must(t, err)
+	sum := 0
+	for _, f := range failures {
+		sum += f.Count
+	}
+	if len(failures) != failuresKept+1 || sum != failuresKept+10 || failures[0].Why != "" || failures[0].Count != 7 ||
+		failures[1].Why != "550 nobody" || failures[1].Count != 3 || failures[2].Why != strings.Repeat("é", maxFailure/2) || failures[1].First.IsZero() {
+		t.Errorf("%d reasons for %d mails: %+v", len(failures), sum, failures)
+	}
+	at := time.UnixMicro(5e15).UTC()
+	must(t, l.FailuresTold(ctx, dice, at))
+	if failures, _, err := l.Failures(ctx, dice); err != nil || failures != nil {
+		t.Errorf("after they were told: %+v %v", failures, err)
+	}
+	c.Outgoing = c.Outgoing[:1]
+	c.Outgoing[0].Path = "another"
+	must(t, l.Commit(ctx, c))
+	out, err = l.Outbox(ctx, dice, 1)
+	must(t, err)
+	must(t, l.Undeliverable(ctx, out[0].ID, "550 nobody"))
+	if failures, told, err := l.Failures(ctx, dice); err != nil || len(failures) != 1 || failures[0].Count != 1 || told != at {
+		t.Errorf("the next: %+v, told %v, %v", failures, told, err)
+	}
+	must(t, l.Remove(ctx, dice))
+	want(t, l.FailuresTold(ctx, dice, at), ErrRemoved)
+}
+
+func TestWhoIsKnown(t *testing.T) {
+	ctx, l := t.Context(), fresh(t)
+	j, err := l.Accept(ctx, Job{Bot: dice, Cursor: Cursor{1, 1}, Kind: "message", Sender: "AB", From: "u@relay.example", MessageID: "1", Announces: "2"})
+	must(t, err)
+	known := func() (all []bool) {
+		for _, ask := range []func() (bool, error){
+			func() (bool, error) { return l.KnowsAddress(ctx, dice, "u@relay.example") },
+			func() (bool, error) { return l.KnowsSender(ctx, dice, "AB") },
+			func() (bool, error) { return l.Announced(ctx, dice, "2") },
+			func() (bool, error) { return l.Announced(ctx, dice, "") },
+			func() (bool, error) { return l.KnowsSender(ctx, "other@relay.example", "AB") },
+		} {
+			yes, err := ask()
+			must(t, err)
+			all = append(all, yes)
+		}
+		return all
+	}
+	if got := known(); slices.Contains(got, true) {
+		t.Errorf("known before the commit: %v", got)
+	}
+	must(t, l.Commit(ctx, session(j, 1)))
+	must(t, l.Commit(ctx, session(accept(t, l, 2), 2))) // announces nothing
+	if got := known(); !slices.Equal(got, []bool{true, true, true, false, false}) {
+		t.Errorf("known after the commit: %v", got)
+	}
 }
 
 func TestHistoryIsBounded(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"mayfly/internal/bot"
@@ -25,7 +26,18 @@ type Outgoing struct {
 	LastError string
 }
 
-const deadKept = 100 // mails of a bot that were given up
+const (
+	deadKept     = 100 // mails of a bot that were given up
+	failuresKept = 20  // reasons of a bot that its author is told by name
+	maxFailure   = 500 // bytes of such a reason
+)
+
+// Failure is a reason for which mails of a bot did not reach all whom they were for, as the relay worded it.
+type Failure struct {
+	Why   string // "" stands for all reasons beyond the first 20
+	Count int    // mails
+	First time.Time
+}
 
 const selectOutgoing = `SELECT id, bot, from_address, recipients, message_id, path, size, attempts, not_before, last_error
 	FROM outgoing `
@@ -89,9 +101,66 @@ func (l *Ledger) Deferred(ctx context.Context, id int64, until time.Time, why st
 		WHERE id = ? AND dead = 0`, micro(until), tail(why), id)
 }
 
-// Undeliverable gives a mail up. It is no longer in the Outbox but among the Dead.
+// SentToSome forgets a mail that the relay has taken for some of its recipients, and counts the Failure.
+func (l *Ledger) SentToSome(ctx context.Context, id int64, why string) error {
+	return l.write(ctx, "sent to some", func(tx *sql.Tx) error {
+		if err := countFailure(ctx, tx, id, why); err != nil {
+			return err
+		}
+		res, err := tx.ExecContext(ctx, `DELETE FROM outgoing WHERE id = ? AND dead = 0`, id)
+		return touched(res, err, fmt.Errorf("%w: no unsent mail %d", ErrNotFound, id))
+	})
+}
+
+// Failures returns why mails of a bot were given up since FailuresTold, the most frequent reasons first, and when it was told
+// last; a zero time is never.
+func (l *Ledger) Failures(ctx context.Context, addr bot.Address) (failures []Failure, told time.Time, err error) {
+	rows, err := l.db.QueryContext(ctx, `SELECT why, count, first FROM failures WHERE bot = ? ORDER BY count DESC, why`, addr)
+	failures, err = collect(rows, err, func(rows *sql.Rows) (f Failure, err error) {
+		var first int64
+		err = rows.Scan(&f.Why, &f.Count, &first)
+		f.First = fromMicro(first)
+		return f, err
+	})
+	if err != nil || len(failures) == 0 {
+		return nil, time.Time{}, l.explain("failures", err)
+	}
+	var at int64
+	err = l.db.QueryRowContext(ctx, `SELECT failures_told FROM bots WHERE address = ?`, addr).Scan(&at)
+	return failures, fromMicro(at), l.explain("failures", err)
+}
+
+// FailuresTold forgets the Failures of a bot, because its author was told of them. What is counted between Failures and
+// FailuresTold is lost: one goroutine must call both, and Undeliverable.
+func (l *Ledger) FailuresTold(ctx context.Context, addr bot.Address, at time.Time) error {
+	return l.write(ctx, "failures told", func(tx *sql.Tx) error {
+		res, err := tx.ExecContext(ctx, `UPDATE bots SET failures_told = ? WHERE address = ?`, micro(at), addr)
+		if err := touched(res, err, fmt.Errorf("%w: %s", ErrRemoved, addr)); err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `DELETE FROM failures WHERE bot = ?`, addr)
+		return err
+	})
+}
+
+// countFailure counts an unsent mail. When there are many reasons, new ones are counted together: a relay may put something
+// new into each of its answers.
+func countFailure(ctx context.Context, tx *sql.Tx, id int64, why string) error {
+	why = strings.ToValidUTF8(why[:min(len(why), maxFailure)], "")
+	_, err := tx.ExecContext(ctx, `INSERT INTO failures (bot, why, count, first)
+		SELECT bot, iif((SELECT count(*) FROM failures f WHERE f.bot = o.bot) < ?1
+			OR EXISTS (SELECT 1 FROM failures f WHERE f.bot = o.bot AND f.why = ?2), ?2, ''), 1, ?3
+		FROM outgoing o WHERE o.id = ?4 AND o.dead = 0
+		ON CONFLICT (bot, why) DO UPDATE SET count = count + 1`, failuresKept, why, micro(time.Now()), id)
+	return err
+}
+
+// Undeliverable gives a mail up, and counts the Failure. It is no longer in the Outbox but among the Dead.
 func (l *Ledger) Undeliverable(ctx context.Context, id int64, why string) error {
 	return l.write(ctx, "undeliverable", func(tx *sql.Tx) error {
+		if err := countFailure(ctx, tx, id, why); err != nil {
+			return err
+		}
 		res, err := tx.ExecContext(ctx, `UPDATE outgoing SET dead = 1, last_error = ? WHERE id = ? AND dead = 0`, tail(why), id)
 		if err := touched(res, err, fmt.Errorf("%w: no unsent mail %d", ErrNotFound, id)); err != nil {
 			return err

@@ -199,7 +199,8 @@ func (c *Client) Delete(ctx context.Context, uids ...uint32) error {
 	})
 }
 
-// Append puts a mail into a folder, unread, and makes the folder where it is missing. It need not be the selected one.
+// Append puts a mail into a folder, unread, and makes the folder where it is missing. It need not be the selected one. Where the
+// server refuses the mail, since the account is full, the Client is closed with it (go-imap beta.8 does so).
 func (c *Client) Append(ctx context.Context, folder string, mail []byte) error {
 	return c.do(ctx, "append to "+folder, longFactor*c.timeout, answerBytes, func() error {
 		name, err := c.name(folder)
@@ -210,8 +211,11 @@ func (c *Client) Append(ctx context.Context, folder string, mail []byte) error {
 			return err
 		}
 		cmd := c.imap.Append(name, int64(len(mail)), nil)
-		_, writeErr := io.Copy(cmd, bytes.NewReader(mail))
-		if err := errors.Join(writeErr, cmd.Close()); err != nil {
+		_, err = io.Copy(cmd, bytes.NewReader(mail))
+		if closeErr := cmd.Close(); err == nil {
+			err = closeErr
+		}
+		if err != nil {
 			return err
 		}
 		_, err = cmd.Wait()

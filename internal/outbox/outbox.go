@@ -10,7 +10,8 @@
 //     case that SMTP leaves open (RFC 5321, 6.1): a connection, or Mayfly, that dies after the last byte and before the
 //     answer is recorded. Then it goes out again, and the receiving core knows it by its Message-ID.
 //   - Temporary failures (4xx, no connection, a certificate that cannot be verified, a refused login) wait 30 s, doubling
-//     to 1 h, and are given up after 127 tries, which is five days. 5xx is final.
+//     to 1 h, and are given up after 127 tries, which is five days. 5xx is final. What was given up, for all recipients or for
+//     some, the ledger counts with the relay's words, for the bot's author.
 package outbox
 
 import (
@@ -38,6 +39,7 @@ type Ledger interface {
 	Outbox(ctx context.Context, addr bot.Address, limit int) ([]ledger.Outgoing, error)
 	OutboxPaths(ctx context.Context) ([]string, error)
 	Sent(ctx context.Context, id int64) error
+	SentToSome(ctx context.Context, id int64, why string) error
 	Deferred(ctx context.Context, id int64, until time.Time, why string) error
 	Undeliverable(ctx context.Context, id int64, why string) error
 }
@@ -46,6 +48,7 @@ type Ledger interface {
 // it has taken it for some, *SubmitError when for none.
 type Submitter interface {
 	Submit(ctx context.Context, from bot.Address, to []bot.Address, r io.Reader) error
+	Prepare(ctx context.Context, from bot.Address) // a mail is likely to come soon; returns at once
 }
 
 const (
@@ -68,7 +71,7 @@ type Outbox struct {
 	mu    sync.Mutex
 	next  map[bot.Address]time.Time
 	turns map[bot.Address]chan struct{}
-	taken map[int64]bool // by the relay, though the ledger could not record it: not to be submitted again
+	taken map[int64]error // what the relay answered to mails that it took, until the ledger has it: not to be submitted again
 }
 
 // New opens the outbox whose files are in dir, and makes dir where it is missing.
@@ -82,7 +85,7 @@ func New(dir string, l Ledger, s Submitter, log *slog.Logger) (*Outbox, error) {
 	}
 	return &Outbox{
 		root: root, ledger: l, submitter: s, log: log, now: time.Now, grace: graceTime,
-		next: map[bot.Address]time.Time{}, turns: map[bot.Address]chan struct{}{}, taken: map[int64]bool{},
+		next: map[bot.Address]time.Time{}, turns: map[bot.Address]chan struct{}{}, taken: map[int64]error{},
 	}, nil
 }
 
@@ -181,6 +184,9 @@ func (o *Outbox) Flush(ctx context.Context, addr bot.Address) error {
 	return nil
 }
 
+// Prepare makes ready for mail of a bot that is likely to come soon, and returns at once.
+func (o *Outbox) Prepare(ctx context.Context, addr bot.Address) { o.submitter.Prepare(ctx, addr) }
+
 // turn is a lock that can be waited for together with a context.
 func (o *Outbox) turn(addr bot.Address) chan struct{} {
 	o.mu.Lock()
@@ -240,19 +246,19 @@ func (o *Outbox) send(ctx context.Context, m ledger.Outgoing) (time.Time, error)
 	}
 	// The relay has answered: what it said is recorded even when we are told to end now.
 	ctx = context.WithoutCancel(ctx)
-	var partial *PartialError
 	var failed *SubmitError
 	switch {
 	case err == nil:
-		return o.settle(ctx, m, nil)
-	case errors.As(err, &partial):
+		o.log.Debug("mail sent", "bot", m.Bot, "message_id", m.MessageID, "tries", m.Attempts+1)
+		return o.settle(ctx, m, o.ledger.Sent(ctx, m.ID))
+	case took(err):
 		o.log.Warn("the relay took a mail not for all recipients", "bot", m.Bot, "message_id", m.MessageID, "error", err)
-		return o.settle(ctx, m, nil)
+		return o.settle(ctx, m, o.ledger.SentToSome(ctx, m.ID, err.Error()))
 	case errors.As(err, &failed) && failed.Temporary && m.Attempts+1 < maxAttempts:
 		return o.postpone(ctx, m, err)
 	case errors.As(err, &failed):
 		o.log.Warn("a mail cannot be delivered", "bot", m.Bot, "message_id", m.MessageID, "tries", m.Attempts+1, "error", err)
-		return o.settle(ctx, m, err)
+		return o.settle(ctx, m, o.ledger.Undeliverable(ctx, m.ID, err.Error()))
 	}
 	return o.after(err), err
 }
@@ -265,8 +271,8 @@ func lingering(ctx context.Context, grace time.Duration) (context.Context, func(
 }
 
 func (o *Outbox) submit(ctx context.Context, m ledger.Outgoing) error {
-	if o.wasTaken(m.ID) {
-		return nil
+	if answer, taken := o.wasTaken(m.ID); taken {
+		return answer
 	}
 	f, err := o.root.Open(m.Path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -283,7 +289,18 @@ func (o *Outbox) submit(ctx context.Context, m ledger.Outgoing) error {
 	if info.Size() != m.Size {
 		return &SubmitError{Err: fmt.Errorf("its file %s has %d bytes, written were %d", m.Path, info.Size(), m.Size)}
 	}
-	return o.submitter.Submit(ctx, m.From, m.To, f)
+	err = o.submitter.Submit(ctx, m.From, m.To, f)
+	if took(err) {
+		o.setTaken(m.ID, err)
+	}
+	return err
+}
+
+// took reports whether the relay has taken a mail, for some of its recipients at least. A *SubmitError may wrap a *PartialError.
+func took(answer error) bool {
+	var failed *SubmitError
+	var partial *PartialError
+	return answer == nil || !errors.As(answer, &failed) && errors.As(answer, &partial)
 }
 
 func (o *Outbox) postpone(ctx context.Context, m ledger.Outgoing, why error) (time.Time, error) {
@@ -300,36 +317,32 @@ func wait(attempts int) time.Duration {
 	return firstWait << attempts
 }
 
-// settle takes a mail out of the outbox: as sent, or as undeliverable.
-func (o *Outbox) settle(ctx context.Context, m ledger.Outgoing, why error) (time.Time, error) {
-	var err error
-	if why == nil {
-		o.setTaken(m.ID, true)
-		err = o.ledger.Sent(ctx, m.ID)
-	} else {
-		err = o.ledger.Undeliverable(ctx, m.ID, why.Error())
-	}
+// settle takes a mail that is over out of the outbox, when the ledger has recorded that.
+func (o *Outbox) settle(ctx context.Context, m ledger.Outgoing, recorded error) (time.Time, error) {
 	// A bot that was removed in the meantime took its rows with it.
-	if err != nil && !errors.Is(err, ledger.ErrNotFound) {
-		return o.after(err), err
+	if recorded != nil && !errors.Is(recorded, ledger.ErrNotFound) {
+		return o.after(recorded), recorded
 	}
-	o.setTaken(m.ID, false)
-	err = o.remove(m.Path)
+	o.forgetTaken(m.ID)
+	err := o.remove(m.Path)
 	return o.after(err), err
 }
 
-func (o *Outbox) wasTaken(id int64) bool {
+func (o *Outbox) wasTaken(id int64) (answer error, taken bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.taken[id]
+	answer, taken = o.taken[id]
+	return answer, taken
 }
 
-func (o *Outbox) setTaken(id int64, taken bool) {
+func (o *Outbox) setTaken(id int64, answer error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if taken {
-		o.taken[id] = true
-		return
-	}
+	o.taken[id] = answer
+}
+
+func (o *Outbox) forgetTaken(id int64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	delete(o.taken, id)
 }

@@ -71,6 +71,17 @@ func (h *house) say(texts ...string) {
 	must(h.t, h.ledger.Commit(h.t.Context(), c))
 }
 
+// sayTo commits a session that says one text.
+func (h *house) sayTo(text string, to ...bot.Address) {
+	h.t.Helper()
+	data := mail(text)
+	path, err := h.box.Stage(data)
+	must(h.t, err)
+	must(h.t, h.ledger.Commit(h.t.Context(), ledger.Commit{Bot: dice, UIDNext: 1, Outgoing: []ledger.Outgoing{
+		{From: dice, To: to, MessageID: "<" + text + "@x>", Path: path, Size: int64(len(data))},
+	}}))
+}
+
 func mail(text string) []byte {
 	return []byte("From: dice@relay.example\r\nMessage-ID: <" + text + "@x>\r\n\r\n" + text + "\r\n")
 }
@@ -231,6 +242,45 @@ func TestPermanentFailureDoesNotStopTheQueue(t *testing.T) {
 	}
 }
 
+// TestWhatFailedIsCountedForTheAuthor has a mail that is refused at its end, one whose only recipient is refused, and one that is
+// refused for one of two; the mails behind them go out.
+func TestWhatFailedIsCountedForTheAuthor(t *testing.T) {
+	h := newHouse(t)
+	const gone = "gone@relay.example"
+	h.relay.rcptErrs[gone] = &smtp.SMTPError{Code: 550, EnhancedCode: smtp.EnhancedCode{5, 1, 1}, Message: "nobody is here"}
+	h.sayTo("one", gone)
+	h.sayTo("two", gone, user)
+	h.sayTo("three", user)
+	h.flush()
+	h.received("two", "three")
+	failures, _, err := h.ledger.Failures(t.Context(), dice)
+	must(t, err)
+	if len(failures) != 1 || failures[0].Count != 2 || !strings.Contains(failures[0].Why, "RCPT TO "+gone) || !strings.Contains(failures[0].Why, "nobody is here") {
+		t.Errorf("counted %+v, want the relay's words twice", failures)
+	}
+	if dead := h.dead(); len(dead) != 1 || dead[0].MessageID != "<one@x>" || len(h.waiting()) != 0 {
+		t.Errorf("given up are %+v, waiting %+v", dead, h.waiting())
+	}
+}
+
+// TestMailForSomeThatCouldNotBeRecorded: the ledger is full when it is to be told. Nothing is sent twice, and the failure is counted.
+func TestMailForSomeThatCouldNotBeRecorded(t *testing.T) {
+	h := newHouse(t)
+	full := &failing{h.ledger, true}
+	h.box.ledger = full
+	h.relay.rcptErrs["gone@relay.example"] = &smtp.SMTPError{Code: 550, Message: "nobody"}
+	h.sayTo("one", "gone@relay.example", user)
+	if err := h.box.Flush(t.Context(), dice); !errors.Is(err, ledger.ErrFull) {
+		t.Fatal(err)
+	}
+	full.full = false
+	h.flush()
+	h.received("one")
+	if failures, _, err := h.ledger.Failures(t.Context(), dice); err != nil || len(failures) != 1 || failures[0].Count != 1 {
+		t.Errorf("counted %+v, %v", failures, err)
+	}
+}
+
 func TestConnectionCutBeforeTheAnswerIsTriedAgain(t *testing.T) {
 	h := newHouse(t)
 	h.say("one", "two")
@@ -296,6 +346,13 @@ func (f *failing) Sent(ctx context.Context, id int64) error {
 		return ledger.ErrFull
 	}
 	return f.Ledger.Sent(ctx, id)
+}
+
+func (f *failing) SentToSome(ctx context.Context, id int64, why string) error {
+	if f.full {
+		return ledger.ErrFull
+	}
+	return f.Ledger.SentToSome(ctx, id, why)
 }
 
 func TestMailThatCouldNotBeRecordedIsNotSentAgain(t *testing.T) {

@@ -73,8 +73,10 @@ type SMTP struct {
 	Roots       *x509.CertPool // whom to believe the certificate; nil for the system's
 	Credentials func(bot.Address) (user, pass string, err error)
 
-	mu   sync.Mutex
-	idle map[bot.Address]*session
+	mu       sync.Mutex
+	idle     map[bot.Address]*session
+	underway map[bot.Address]chan struct{} // logins of Prepare; closed when they are over
+	closed   bool
 }
 
 // session is a logged-in connection of one bot.
@@ -99,8 +101,7 @@ func (s *SMTP) Submit(ctx context.Context, from bot.Address, to []bot.Address, r
 	// Nothing else bounds the writing of a long mail to a peer that does not read.
 	stop := context.AfterFunc(ctx, func() { sess.conn.Close() })
 	err = sess.submit(from, to, r)
-	var partial *PartialError
-	if !stop() || err != nil && !errors.As(err, &partial) {
+	if !stop() || !took(err) {
 		// Closed without a QUIT: that would end a mail half written, and the relay would take it.
 		sess.conn.Close()
 		return err
@@ -109,10 +110,37 @@ func (s *SMTP) Submit(ctx context.Context, from bot.Address, to []bot.Address, r
 	return err
 }
 
+// Prepare logs in for a mail that is likely to come soon, and returns at once. A connection that no mail makes use of is closed
+// after 30 seconds; a login that fails is left to Submit, which tells.
+func (s *SMTP) Prepare(ctx context.Context, addr bot.Address) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.idle[addr] != nil || s.underway[addr] != nil {
+		return
+	}
+	if s.underway == nil {
+		s.underway = map[bot.Address]chan struct{}{}
+	}
+	done := make(chan struct{})
+	s.underway[addr] = done
+	go func() {
+		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+		defer cancel()
+		if sess, err := s.login(ctx, addr); err == nil {
+			s.keep(addr, sess)
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.underway, addr)
+		close(done)
+	}()
+}
+
 // Close closes the connections that are kept.
 func (s *SMTP) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.closed = true
 	var err error
 	for addr, sess := range s.idle {
 		sess.expiry.Stop()
@@ -124,6 +152,16 @@ func (s *SMTP) Close() error {
 
 // session returns the kept connection of a bot if it still lives, or a new one.
 func (s *SMTP) session(ctx context.Context, addr bot.Address) (*session, error) {
+	s.mu.Lock()
+	underway := s.underway[addr]
+	s.mu.Unlock()
+	if underway != nil {
+		select {
+		case <-underway:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 	s.mu.Lock()
 	sess := s.idle[addr]
 	delete(s.idle, addr)
@@ -142,6 +180,10 @@ func (s *SMTP) session(ctx context.Context, addr bot.Address) (*session, error) 
 func (s *SMTP) keep(addr bot.Address, sess *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closed {
+		sess.conn.Close()
+		return
+	}
 	if s.idle == nil {
 		s.idle = map[bot.Address]*session{}
 	}
@@ -288,8 +330,11 @@ func submitError(step string, err error) *SubmitError {
 	}
 	e.Code = reply.Code
 	e.Temporary = reply.Code < 500
+	words := fmt.Sprint(reply.Code, " ")
 	if c := reply.EnhancedCode; c[0] > 0 {
 		e.Enhanced = fmt.Sprintf("%d.%d.%d", c[0], c[1], c[2])
+		words += e.Enhanced + " "
 	}
+	e.Err = fmt.Errorf("%s: %s%s", step, words, reply.Message)
 	return e
 }

@@ -344,6 +344,47 @@ type errorReader struct{}
 
 func (errorReader) Read([]byte) (int, error) { return 0, errors.New("disk") }
 
+// TestPreparedLoginIsUsed: a mail that comes while the login is under way waits for it, one that comes later uses it, and neither
+// makes another.
+func TestPreparedLoginIsUsed(t *testing.T) {
+	r := newRelay(t)
+	c := r.client(TLSPlain)
+	for range 5 {
+		c.Prepare(t.Context(), dice)
+	}
+	must(t, submit(t, c, user))
+	c.Prepare(t.Context(), dice)
+	must(t, submit(t, c, user))
+	if r.logins != 1 || len(r.bodies()) != 2 {
+		t.Errorf("%d logins, %d mails", r.logins, len(r.bodies()))
+	}
+}
+
+// TestPreparedLoginFails: the mail says why, and that it is to be tried again.
+func TestPreparedLoginFails(t *testing.T) {
+	r := newRelay(t)
+	c := r.client(TLSPlain)
+	c.Credentials = func(bot.Address) (string, string, error) { return "dice", "wrong", nil }
+	c.Prepare(t.Context(), dice)
+	var failed *SubmitError
+	if err := submit(t, c, user); !errors.As(err, &failed) || !failed.Temporary {
+		t.Errorf("with a wrong password: %v", err)
+	}
+}
+
+// TestCloseEndsPreparedLogins: a login that is over after Close is not kept.
+func TestCloseEndsPreparedLogins(t *testing.T) {
+	r := newRelay(t)
+	c := r.client(TLSPlain)
+	c.Prepare(t.Context(), dice)
+	underway := c.underway[dice]
+	must(t, c.Close())
+	<-underway
+	if len(c.idle) != 0 {
+		t.Error("a connection is kept after Close")
+	}
+}
+
 func TestDeadKeptConnectionIsReplaced(t *testing.T) {
 	r := newRelay(t)
 	c := r.client(TLSPlain)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
@@ -12,13 +13,15 @@ import (
 	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
 
 	"mayfly/internal/bot"
+	"mayfly/internal/bundle"
 	"mayfly/internal/core"
 	"mayfly/internal/keystore"
 	"mayfly/internal/ledger"
 )
 
 // Setup makes core's account of a bot that has none yet, or brings the profile of one that has up to date with its manifest.
-// It commits the generation and returns the bot as it is now, with its fingerprint and invite link.
+// It commits the generation and returns the bot as it is now, with its fingerprint and invite link. Where core refuses the key
+// that the key store holds for it, the error is bundle.Problems.
 func (r *Runner) Setup(ctx context.Context, b ledger.Bot) (ledger.Bot, error) {
 	started := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, r.Limits.CoreWall+compileWall)
@@ -93,7 +96,11 @@ func (r *Runner) configure(ctx context.Context, c *coreSide, address bot.Address
 		return err
 	}
 	for _, key := range keys {
-		if err := c.importKey(ctx, key); err != nil {
+		var refused *core.Error
+		if err := c.importKey(ctx, key); errors.As(err, &refused) {
+			return bundle.Problems{{File: "credentials", Message: "core refuses the secret key: " + strings.Join(strings.Fields(refused.Message), " "),
+				Fix: "export the key from a Delta Chat app, or leave out secret_key, and core makes one"}}
+		} else if err != nil {
 			return fmt.Errorf("importing the bot's key: %w", err)
 		}
 	}

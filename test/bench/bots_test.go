@@ -82,7 +82,7 @@ func measureBots(t *testing.T, ctx context.Context, n int) []Row {
 func sleeper(i int) bot.Address { return bot.Address(fmt.Sprintf("echo%05d@chat.test", i)) }
 
 func startBots(t *testing.T, ctx context.Context, n int) *bots {
-	b := &bots{t: t, relay: relay.Start(t), chats: map[bot.Address]core.ChatID{}, joined: map[bot.Address]time.Time{}}
+	b := &bots{t: t, relay: relay.StartWith(t, relay.Config{MailsPerMinute: 6000, Burst: 1000}), chats: map[bot.Address]core.ChatID{}, joined: map[bot.Address]time.Time{}}
 	b.host = startHost(t, b.relay)
 	b.deliveries = watchDeliveries(t, b.relay, b.host.socket)
 	b.user = b.person(ctx, ada)

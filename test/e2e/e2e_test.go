@@ -11,6 +11,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/emersion/go-imap/v2"
+	"github.com/emersion/go-imap/v2/imapclient"
+
 	"mayfly/internal/bot"
 	"mayfly/internal/core"
 )
@@ -186,6 +189,63 @@ func TestFileBothWays(t *testing.T) {
 	if runs, err := w.ledger().Runs(w.ctx, address, 10); err != nil || len(runs) != 1 {
 		t.Errorf("a file of two mails made %d runs, %v; want 1", len(runs), err)
 	}
+}
+
+// TestFileComesBeforeItsText has the relay deliver the two mails of a large message in the wrong order. The second one waits for
+// the first, and the bot gets both.
+func TestFileComesBeforeItsText(t *testing.T) {
+	w := newWorld(t)
+	address, invite := w.start("files0002", script("Files", `export default { message(msg) {
+		return `+"`${msg.text} with ${msg.file?.size} bytes`"+`
+	} }`))
+	ada := w.person("ada000310")
+	chat := ada.join(invite)
+	w.awaitJobs(address, 2)
+	w.stop()
+	data := make([]byte, 1<<20)
+	rand.Read(data)
+	before := w.relay.Stats().Delivered
+	_, err := ada.SendMsg(w.ctx, ada.Account, chat, core.MessageData{Text: "a file", File: w.write("big.bin", string(data))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.awaitDelivered(before + 2)
+	w.asOwner(address, moveFirstToTheEnd)
+	w.serve()
+	ada.expect("a file with 1048576 bytes")
+	w.awaitJobs(address, 4)
+	if n := w.runs(address); n != 1 {
+		t.Errorf("%d runs, want one", n)
+	}
+	w.await(0, "mail waits", `"first part"`)
+}
+
+// moveFirstToTheEnd gives the first mail of the INBOX a new UID.
+func moveFirstToTheEnd(c *imapclient.Client) error {
+	if _, err := c.Select("INBOX", nil).Wait(); err != nil {
+		return err
+	}
+	whole := &imap.FetchItemBodySection{Peek: true}
+	mails, err := c.Fetch(imap.SeqSetNum(1), &imap.FetchOptions{BodySection: []*imap.FetchItemBodySection{whole}}).Collect()
+	if err != nil || len(mails) != 1 {
+		return fmt.Errorf("%d mails: %w", len(mails), err)
+	}
+	mail := mails[0].FindBodySection(whole)
+	appending := c.Append("INBOX", int64(len(mail)), nil)
+	if _, err := appending.Write(mail); err != nil {
+		return err
+	}
+	if err := appending.Close(); err != nil {
+		return err
+	}
+	if _, err := appending.Wait(); err != nil {
+		return err
+	}
+	deleted := &imap.StoreFlags{Op: imap.StoreFlagsAdd, Flags: []imap.Flag{imap.FlagDeleted}}
+	if err := c.Store(imap.SeqSetNum(1), deleted, nil).Close(); err != nil {
+		return err
+	}
+	return c.Expunge().Close()
 }
 
 func TestReaction(t *testing.T) {

@@ -124,7 +124,7 @@ func TestSecretsInTheMessage(t *testing.T) {
 	defer client.Close()
 	w.accounts = append(w.accounts, address)
 	stranger, _ := w.newAccount("nopasswd1")
-	key, fingerprint := secretKey(t, address)
+	key, fingerprint := secretKey(t, address, &packet.Config{Algorithm: packet.PubKeyAlgoEdDSA})
 	bundle := script("Echo", echo)
 	w.attach(client, files{"bot.toml": bundle["bot.toml"], "main.js": bundle["main.js"], "bot.asc": key,
 		"account.toml": "password = \"" + password + "\"\nsecret_key = \"bot.asc\"\n"})
@@ -155,6 +155,22 @@ func TestSecretsInTheMessage(t *testing.T) {
 	}
 }
 
+// TestKeyThatCoreRefuses sends a key that we can read and core cannot. The author is told, and the next message installs the bot.
+func TestKeyThatCoreRefuses(t *testing.T) {
+	w := newWorld(t)
+	address, client := w.newAccount("badkey001")
+	key := string(readAll(t, "testdata/refused-key.asc")) // made by go-crypto; core finds a wrong checksum in it
+	bundle := script("Echo", echo)
+	w.attach(client, files{"bot.toml": bundle["bot.toml"], "main.js": bundle["main.js"], "bot.asc": key, "account.toml": "secret_key = \"bot.asc\"\n"})
+	w.serve()
+	w.told(client, 1, "Mayfly-State: refused", "core refuses the secret key", "No bot is installed.")
+	if w.hasFiles(address) {
+		t.Error("files or the key of the bot are left")
+	}
+	w.append(client, address, script("Echo", echo))
+	w.told(client, 2, "Mayfly-State: installed")
+}
+
 // attach appends a message with single attachments, as a mail client does.
 func (w *world) attach(client *mailbox.Client, f files) {
 	w.t.Helper()
@@ -171,9 +187,9 @@ func (w *world) attach(client *mailbox.Client, f files) {
 }
 
 // secretKey makes a key outside of Mayfly and core, as an author might have one.
-func secretKey(t *testing.T, address bot.Address) (armored string, fingerprint bot.Fingerprint) {
+func secretKey(t *testing.T, address bot.Address, config *packet.Config) (armored string, fingerprint bot.Fingerprint) {
 	t.Helper()
-	e, err := openpgp.NewEntity("", "", string(address), &packet.Config{Algorithm: packet.PubKeyAlgoEdDSA})
+	e, err := openpgp.NewEntity("", "", string(address), config)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -218,44 +218,43 @@ func (w *world) deliver(address bot.Address, mail []byte) {
 	}
 }
 
-// TestTwoThousandJunkMailsWait is 100 MB of junk at the start of the host, and one mail behind it. The junk is spread over seven
-// bots and its senders over many, so that it is within the budgets of a bot and of a sender.
-func TestTwoThousandJunkMailsWait(t *testing.T) {
-	const bots, each, size = 7, 286, 50_000
+// TestTenThousandMailsWait is 10,000 mails of junk in one INBOX at the start of the host, 100 MB of it, and one mail behind them.
+func TestTenThousandMailsWait(t *testing.T) {
+	const junkMails, size = 10_000, 10_000
 	w := newWorld(t)
-	var addresses []bot.Address
-	var clients []*mailbox.Client
-	for i := range bots {
-		address, client := w.newAccount(fmt.Sprintf("junk%05d", i))
-		w.append(client, address, script("Echo", echo))
-		addresses, clients = append(addresses, address), append(clients, client)
-	}
+	address, client := w.newAccount("junk00000")
+	w.append(client, address, script("Echo", echo))
 	w.serve()
 	ada := w.person("ada000305")
-	chat := ada.join(w.installed(clients[0]))
-	for _, client := range clients {
-		w.installed(client)
-	}
+	chat := ada.join(w.installed(client))
+	w.awaitJobs(address, 2)
 	w.stop()
-	for i := range each {
-		mail := junk(fmt.Sprintf("sender%d", i%20), size)
-		for _, address := range addresses {
-			w.deliver(address, mail)
-		}
+	before := w.relay.Stats().Delivered
+	for i := range junkMails {
+		w.deliver(address, junk(fmt.Sprintf("sender%d", i%20), size))
 	}
 	ada.say(chat, "behind it")
 	w.serve()
-	ada.expect("you said: behind it")
-	for i, address := range addresses {
-		if err := w.poll(func() bool { return w.refusals(address)["cleartext"] == each }); err != nil {
-			t.Errorf("%s: counted %v, want %d of cleartext", address, w.refusals(address), each)
+	start := time.Now()
+	for w.refusals(address)["cleartext"] < junkMails { // slower than a person waits for, where the machine is busy
+		if w.ctx.Err() != nil {
+			t.Fatalf("counted %v", w.refusals(address))
 		}
-		w.requireEmpty(clients[i], address)
+		time.Sleep(100 * time.Millisecond)
 	}
-	if n := strings.Count(w.log.String(), `"msg":"mail refused"`); n != bots*each {
-		t.Errorf("%d lines for %d refused mails", n, bots*each)
+	ada.expect("you said: behind it")
+	t.Logf("the mail behind the junk was answered after %v", time.Since(start).Round(time.Millisecond))
+	w.requireEmpty(client, address)
+	if refused := w.refusals(address); refused["cleartext"] != junkMails || len(refused) != 1 {
+		t.Errorf("counted %v, want %d of cleartext", refused, junkMails)
 	}
-	w.requireMemory(48, "2,002 mails of 50 kB")
+	if n := strings.Count(w.log.String(), `"msg":"mail refused"`); n != junkMails {
+		t.Errorf("%d lines for %d refused mails", n, junkMails)
+	}
+	if n := w.relay.Stats().Delivered - before; n != junkMails+2 {
+		t.Errorf("the relay delivered %d mails, want the junk, one of a person and its answer: junk is not answered", n)
+	}
+	w.requireMemory(48, "10,000 mails of 10 kB")
 }
 
 // requireEmpty waits until the INBOX holds nothing.

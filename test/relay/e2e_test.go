@@ -24,9 +24,36 @@ import (
 	"mayfly/internal/user"
 )
 
+// binaries is the folder of mayfly and mayfly-sandbox, which TestMain builds.
+var binaries string
+
+func TestMain(m *testing.M) {
+	os.Exit(buildAndRun(m))
+}
+
+func buildAndRun(m *testing.M) int {
+	if os.Getenv(doomed) != "" { // it will be killed, and needs no host
+		return m.Run()
+	}
+	var err error
+	if binaries, err = os.MkdirTemp("", "mayfly-relay-bin-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(binaries)
+	build := exec.Command("go", "build", "-o", binaries+"/", "mayfly/cmd/...")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
+}
+
 // host is a running `mayfly serve` on a relay, with TLS verified on both sides by the system's CAs, which SSL_CERT_FILE names.
 type host struct {
 	t       *testing.T
+	dir     string
 	command *exec.Cmd
 	log     string // path
 }
@@ -34,12 +61,20 @@ type host struct {
 // serve starts it with more lines for the section [relay] of its configuration.
 func serve(t *testing.T, r *Relay, lines string) *host {
 	t.Helper()
+	h := configure(t, r, lines)
+	h.start(r)
+	return h
+}
+
+// byHook are the lines for a host that is told by the hook.
+func byHook(r *Relay) string {
+	return fmt.Sprintf("wake_socket = %q\nwake_group = %q", r.Hook, mailGroup)
+}
+
+// configure lays out what a host needs to be started.
+func configure(t *testing.T, r *Relay, lines string) *host {
+	t.Helper()
 	dir := t.TempDir()
-	build := exec.Command("go", "build", "-o", dir+"/", "mayfly/cmd/...")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
 	must(t, os.WriteFile(filepath.Join(dir, "master-password"), []byte(r.MasterPassword), 0o600))
 	config := fmt.Sprintf(`
 state = %q
@@ -55,25 +90,33 @@ master_password_file = %q
 %s
 [log]
 level = "debug"
-`, filepath.Join(dir, "state"), coretest.Binary(t), filepath.Join(dir, "mayfly-sandbox"), r.IMAPTLS, r.SubmissionTLS, r.MasterUser,
+`, filepath.Join(dir, "state"), coretest.Binary(t), filepath.Join(binaries, "mayfly-sandbox"), r.IMAPTLS, r.SubmissionTLS, r.MasterUser,
 		filepath.Join(dir, "master-password"), lines)
 	must(t, os.WriteFile(filepath.Join(dir, "mayfly.toml"), []byte(config), 0o600))
 
-	h := &host{t: t, log: filepath.Join(dir, "log")}
-	log, err := os.Create(h.log)
-	must(t, err)
+	return &host{t: t, dir: dir, log: filepath.Join(dir, "log")}
+}
+
+// start starts the host, to be stopped at the end of the test at the latest.
+func (h *host) start(r *Relay) {
+	h.t.Helper()
+	log, err := os.OpenFile(h.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	must(h.t, err)
 	defer log.Close()
-	h.command = exec.Command(filepath.Join(dir, "mayfly"), "serve", "-config", filepath.Join(dir, "mayfly.toml"))
+	h.command = exec.Command(filepath.Join(binaries, "mayfly"), "serve", "-config", filepath.Join(h.dir, "mayfly.toml"))
 	h.command.Env = append(os.Environ(), "SSL_CERT_FILE="+r.CAFile)
 	h.command.Stdout, h.command.Stderr = log, log
-	must(t, h.command.Start())
-	t.Cleanup(h.stop)
-	return h
+	must(h.t, h.command.Start())
+	h.t.Cleanup(h.stop)
 }
 
 // stop ends the host as an operator does, and requires that it ends well.
 func (h *host) stop() {
 	h.t.Helper()
+	if h.command == nil {
+		return
+	}
+	defer func() { h.command = nil }()
 	must(h.t, h.command.Process.Signal(syscall.SIGTERM))
 	timer := time.AfterFunc(30*time.Second, func() { h.command.Process.Kill() })
 	defer timer.Stop()
@@ -81,32 +124,45 @@ func (h *host) stop() {
 		h.t.Errorf("mayfly serve: %v", err)
 	}
 	if h.t.Failed() {
-		text, err := os.ReadFile(h.log)
-		h.t.Logf("the host's log: %v\n%s", err, text)
+		h.t.Logf("the host's log:\n%s", h.text())
 	}
+}
+
+// text is what the host has logged.
+func (h *host) text() string {
+	h.t.Helper()
+	text, err := os.ReadFile(h.log)
+	must(h.t, err)
+	return string(text)
 }
 
 // invite waits for the first answer in Bot/Status and returns the link in it.
 func invite(t *testing.T, ctx context.Context, c *mailbox.Client) string {
 	t.Helper()
+	mail := answer(t, ctx, c, 1)
+	if !strings.Contains(mail, "Mayfly-State: installed") {
+		t.Fatalf("not installed:\n%s", mail)
+	}
+	return regexp.MustCompile(`https://i\.delta\.chat/#\S+`).FindString(mail)
+}
+
+// answer waits for the n-th answer in Bot/Status, from 1, and returns it with its quoted-printable undone.
+func answer(t *testing.T, ctx context.Context, c *mailbox.Client, n int) string {
+	t.Helper()
 	for ; ctx.Err() == nil; time.Sleep(50 * time.Millisecond) {
 		if _, err := c.Select(ctx, install.StatusFolder); err != nil {
 			continue // not made yet
 		}
-		list, err := c.List(ctx, 0, 1)
+		list, err := c.List(ctx, 0, 100)
 		must(t, err)
-		if len(list) == 0 {
+		if len(list) < n {
 			continue
 		}
-		mail, err := c.Fetch(ctx, list[0].UID, 1<<20)
+		mail, err := c.Fetch(ctx, list[n-1].UID, 1<<20)
 		must(t, err)
-		if !strings.Contains(string(mail), "Mayfly-State: installed") {
-			t.Fatalf("not installed:\n%s", mail)
-		}
-		plain := strings.NewReplacer("=\r\n", "", "=3D", "=").Replace(string(mail)) // quoted-printable
-		return regexp.MustCompile(`https://i\.delta\.chat/#\S+`).FindString(plain)
+		return strings.NewReplacer("=\r\n", "", "=3D", "=").Replace(string(mail))
 	}
-	t.Fatalf("no answer in %s", install.StatusFolder)
+	t.Fatalf("no answer %d in %s", n, install.StatusFolder)
 	return ""
 }
 
@@ -136,7 +192,7 @@ func TestWholePath(t *testing.T) {
 	})
 	t.Run("by hook", func(t *testing.T) {
 		r := Start(t)
-		h := serve(t, r, fmt.Sprintf("wake_socket = %q\nwake_group = %q", r.Hook, mailGroup))
+		h := serve(t, r, byHook(r))
 		h.awaitReady()
 		author := login(t, r, dice)
 		wholePath(t, r, author, func() {})
@@ -147,11 +203,19 @@ func TestWholePath(t *testing.T) {
 func (h *host) awaitReady() {
 	h.t.Helper()
 	for start := time.Now(); time.Since(start) < time.Minute; time.Sleep(50 * time.Millisecond) {
-		if text, err := os.ReadFile(h.log); err == nil && strings.Contains(string(text), "msg=ready") {
+		if strings.Contains(h.text(), "msg=ready") {
 			return
 		}
 	}
 	h.t.Fatal("the host is not ready after a minute")
+}
+
+// put appends a bundle as its author does.
+func put(t *testing.T, ctx context.Context, author *mailbox.Client, account bot.Address, b *bundle.Bundle) {
+	t.Helper()
+	mail, err := install.Compose(b, account)
+	must(t, err)
+	must(t, author.Append(ctx, install.Folder, mail))
 }
 
 func wholePath(t *testing.T, r *Relay, author *mailbox.Client, appended func()) {
@@ -159,9 +223,7 @@ func wholePath(t *testing.T, r *Relay, author *mailbox.Client, appended func()) 
 	defer cancel()
 	b, err := bundle.FromDir("../../examples/dice", bundle.DefaultCeilings())
 	must(t, err)
-	mail, err := install.Compose(b, dice)
-	must(t, err)
-	must(t, author.Append(ctx, install.Folder, mail))
+	put(t, ctx, author, dice, b)
 	appended()
 	link := invite(t, ctx, author)
 
@@ -181,8 +243,14 @@ func wholePath(t *testing.T, r *Relay, author *mailbox.Client, appended func()) 
 		}
 	}
 	t.Logf("a user's core said, the bot's reply in the user's core: median and p95 of %d: %s", len(took), spread(took))
+	requireEmpty(t, ctx, author)
+}
+
+// requireEmpty waits until the account's INBOX holds nothing.
+func requireEmpty(t *testing.T, ctx context.Context, c *mailbox.Client) {
+	t.Helper()
 	for {
-		status, err := author.Select(ctx, "INBOX")
+		status, err := c.Select(ctx, "INBOX")
 		must(t, err)
 		if status.Messages == 0 {
 			return

@@ -1,26 +1,46 @@
 package relay
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
+	"regexp"
 	"sync"
 
 	"github.com/emersion/go-smtp"
+	"golang.org/x/time/rate"
 
 	"mayfly/internal/gate"
 )
 
 // filter is what a relay's filtermail is: Postfix hands it every submitted mail before it answers the client, and it hands back
-// to Postfix, at another port, what is OpenPGP-encrypted or a handshake.
+// to Postfix, at another port, what is OpenPGP-encrypted or a handshake. It bounds how much a sender sends.
 type filter struct {
 	server   *smtp.Server
 	reinject string
+	rate     rate.Limit // mails a second and sender
+	burst    int
 	serving  sync.WaitGroup
+
+	mu      sync.Mutex
+	senders map[string]*rate.Limiter
+	blocked map[string]bool
+	passed  map[string][]string // Message-IDs, by sender, in order
+	stats   FilterStats
 }
 
-func serveFilter(listener net.Listener, reinject string) (*filter, error) {
-	f := &filter{reinject: reinject}
+// FilterStats count what the filter has answered.
+type FilterStats struct {
+	Passed      int // mails
+	Unencrypted int // mails refused with 523
+	TooMany     int // mails put off with 450
+	Blocked     int // mails refused with 554, since their sender is blocked
+}
+
+func serveFilter(listener net.Listener, reinject string, config Config) (*filter, error) {
+	f := &filter{reinject: reinject, rate: rate.Limit(float64(config.MailsPerMinute) / 60), burst: config.Burst,
+		senders: map[string]*rate.Limiter{}, blocked: map[string]bool{}, passed: map[string][]string{}}
 	f.server = smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return &filtering{filter: f}, nil }))
 	f.server.Domain = "filter.test"
 	f.server.MaxMessageBytes = 32 << 20
@@ -39,6 +59,46 @@ func (f *filter) close() error {
 	return err
 }
 
+func (f *filter) count(add func(*FilterStats)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	add(&f.stats)
+}
+
+func (f *filter) blocks(from string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.blocked[from] {
+		f.stats.Blocked++
+	}
+	return f.blocked[from]
+}
+
+func (f *filter) pass(from string, mail []byte) {
+	header, _, _ := bytes.Cut(mail, []byte("\r\n\r\n"))
+	id := regexp.MustCompile(`(?im)^Message-ID:\s*<([^>]*)>`).FindSubmatch(header)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stats.Passed++
+	if id != nil {
+		f.passed[from] = append(f.passed[from], string(id[1]))
+	}
+}
+
+// maySend takes one mail from what a sender may send now.
+func (f *filter) maySend(from string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.senders[from] == nil {
+		f.senders[from] = rate.NewLimiter(f.rate, f.burst)
+	}
+	allowed := f.senders[from].Allow()
+	if !allowed {
+		f.stats.TooMany++
+	}
+	return allowed
+}
+
 // filtering is one connection of Postfix.
 type filtering struct {
 	filter  *filter
@@ -48,6 +108,12 @@ type filtering struct {
 }
 
 func (s *filtering) Mail(from string, options *smtp.MailOptions) error {
+	if s.filter.blocks(from) {
+		return &smtp.SMTPError{Code: 554, EnhancedCode: smtp.EnhancedCode{5, 7, 1}, Message: "Mail from " + from + " is blocked: ask postmaster"}
+	}
+	if !s.filter.maySend(from) {
+		return &smtp.SMTPError{Code: 450, EnhancedCode: smtp.EnhancedCode{4, 7, 1}, Message: "Too much mail from " + from}
+	}
 	s.from, s.options = from, options
 	return nil
 }
@@ -63,8 +129,10 @@ func (s *filtering) Data(r io.Reader) error {
 		return err
 	}
 	if gate.LooksEncrypted(mail) != nil && !gate.IsHandshake(mail) {
+		s.filter.count(func(stats *FilterStats) { stats.Unencrypted++ })
 		return &smtp.SMTPError{Code: 523, EnhancedCode: smtp.NoEnhancedCode, Message: "Encryption Needed: Invalid Unencrypted Mail"}
 	}
+	s.filter.pass(s.from, mail)
 	return s.handBack(mail)
 }
 

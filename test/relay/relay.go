@@ -7,7 +7,8 @@
 //   - IMAP with STARTTLS and with TLS; zlib, quota, hibernation, the delimiter "." of Maildir, and stock Dovecot's half second
 //     before an IDLE notification.
 //   - Submission with STARTTLS and with TLS: logins are checked by Dovecot, MAIL FROM must be the login, and a filter in the test's
-//     process takes only what is OpenPGP-encrypted or a handshake, as filtermail does; else "523 Encryption Needed".
+//     process takes only what is OpenPGP-encrypted or a handshake, as filtermail does; else "523 Encryption Needed". A sender may
+//     send 60 mails a minute and 10 at once; else "450 4.7.1".
 //   - Postfix delivers by LMTP, to its own domain only. A mail to an account that does not exist bounces.
 //   - contrib/dovecot/mayfly_push.lua is Dovecot's second push-notification driver, after one that stands for the relay's own.
 //
@@ -26,16 +27,19 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"mayfly/internal/bot"
 )
 
 const (
 	mailUser      = "nobody"
 	mailGroup     = "nogroup"
 	postfixMaster = "/usr/lib/postfix/sbin/master"
-	startTime     = 20 * time.Second
+	startTime     = time.Minute
 )
 
 // Config changes what a relay is like. The zero value is the usual one.
@@ -43,6 +47,11 @@ type Config struct {
 	Domain string // default "chat.test"
 	NoHook bool   // leave out mayfly_push.lua, and the plugins in protocol imap that it needs
 	Quota  string // of an account, as Dovecot writes it; default "500M"
+
+	MailsPerMinute, Burst int // what a sender may submit; default 60 and 10, as filtermail's
+
+	// WantsUnencrypted is how many mails the filter is to refuse with 523: the test fails if it is another number at the end.
+	WantsUnencrypted int
 }
 
 // Relay is a running relay. Addresses are 127.0.0.1:port.
@@ -68,6 +77,7 @@ type Relay struct {
 
 	dir      string
 	t        testing.TB
+	wants    int // of Config.WantsUnencrypted
 	accounts *accounts
 	filter   *filter
 	servers  []*server
@@ -90,10 +100,13 @@ func StartWith(t testing.TB, config Config) *Relay {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &Relay{t: t, dir: dir, Domain: config.Domain, MasterUser: "mayfly", MasterPassword: rand.Text()}
+	r := &Relay{t: t, dir: dir, Domain: config.Domain, MasterUser: "mayfly", MasterPassword: rand.Text(), wants: config.WantsUnencrypted}
 	t.Cleanup(r.Stop)
 	if r.Domain == "" {
 		r.Domain = "chat.test"
+	}
+	if config.MailsPerMinute == 0 {
+		config.MailsPerMinute, config.Burst = 60, 10
 	}
 	if err := r.start(config); err != nil {
 		t.Fatalf("relay: %v\n%s", err, r.Logs())
@@ -139,7 +152,7 @@ func (r *Relay) start(config Config) error {
 	if r.accounts, err = serveAccounts(filepath.Join(r.dir, "doveauth"), r.Domain, filepath.Join(r.dir, "mail")); err != nil {
 		return err
 	}
-	if r.filter, err = serveFilter(v.filterListener, v.Reinject); err != nil {
+	if r.filter, err = serveFilter(v.filterListener, v.Reinject, config); err != nil {
 		return err
 	}
 	if err := r.configure(v); err != nil {
@@ -209,6 +222,9 @@ func (r *Relay) Stop() {
 	}
 	if r.filter != nil {
 		errs = append(errs, r.filter.close())
+		if n := r.Filter().Unencrypted; n != r.wants {
+			errs = append(errs, fmt.Errorf("the filter refused %d mails as unencrypted, want %d", n, r.wants))
+		}
 	}
 	if r.accounts != nil {
 		errs = append(errs, r.accounts.close())
@@ -221,6 +237,27 @@ func (r *Relay) Stop() {
 
 // Accounts says how many accounts were made.
 func (r *Relay) Accounts() int { return r.accounts.count() }
+
+// Block makes the filter refuse all mail of a sender for good, as an operator may, or take it again.
+func (r *Relay) Block(sender bot.Address, blocked bool) {
+	r.filter.mu.Lock()
+	defer r.filter.mu.Unlock()
+	r.filter.blocked[string(sender)] = blocked
+}
+
+// Filter says what the filter has answered.
+func (r *Relay) Filter() FilterStats {
+	r.filter.mu.Lock()
+	defer r.filter.mu.Unlock()
+	return r.filter.stats
+}
+
+// Passed lists the Message-IDs of a sender's mails that the filter let pass, in order.
+func (r *Relay) Passed(sender bot.Address) []string {
+	r.filter.mu.Lock()
+	defer r.filter.mu.Unlock()
+	return slices.Clone(r.filter.passed[string(sender)])
+}
 
 // Logs returns what Dovecot and Postfix have logged.
 func (r *Relay) Logs() string {

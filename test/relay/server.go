@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-const stopTime = 10 * time.Second
+const stopTime = 30 * time.Second
 
 // server is a running master process. Its children end with it.
 type server struct {
