@@ -15,7 +15,7 @@
 //   - A bot for which there is nothing to do holds no connection to the relay; the last one of a bot that had mail is closed after
 //     IdleClose. At most Looks bots look at a time whether there is something to do.
 //   - Sessions wait for one of Slots in the order in which they asked, so a bot with a thousand mails is behind a bot with one
-//     by one session at most.
+//     by one session at most. A session that only waits for the pace of its bot's disk lends its slot.
 package dispatch
 
 import (
@@ -107,19 +107,34 @@ type Options struct {
 }
 
 // Slots bound what runs on the host at a time: sessions, and what installing needs of sandboxes.
-type Slots chan struct{}
+type Slots struct{ places, lent chan struct{} }
 
 // NewSlots makes n of them.
-func NewSlots(n int) Slots { return make(Slots, n) }
+func NewSlots(n int) Slots { return Slots{make(chan struct{}, n), make(chan struct{}, n)} }
 
 // Do waits for a slot, in the order in which Do was called, and calls f in it.
 func (s Slots) Do(ctx context.Context, f func() error) error {
 	select {
-	case s <- struct{}{}:
-		defer func() { <-s }()
+	case s.places <- struct{}{}:
+		defer func() { <-s.places }()
 		return f()
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+}
+
+// Lend gives the caller's place to whoever waits for one, until back is called, which waits for a place. It is for sessions that do
+// nothing for a while. They still take memory, so no more are lent than there are: beyond that it does nothing.
+func (s Slots) Lend() (back func()) {
+	select {
+	case s.lent <- struct{}{}:
+	default:
+		return func() {}
+	}
+	<-s.places
+	return func() {
+		s.places <- struct{}{}
+		<-s.lent
 	}
 }
 

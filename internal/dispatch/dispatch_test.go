@@ -402,6 +402,46 @@ func TestSlotsBoundTheHost(t *testing.T) {
 	}
 }
 
+// TestLentSlots: whoever waits for a disk holds up nobody else, and no more sessions are under way than twice the slots.
+func TestLentSlots(t *testing.T) {
+	slow := []bot.Address{"bot000003@chat.test", "bot000004@chat.test", "bot000005@chat.test", "bot000006@chat.test", "bot000007@chat.test"}
+	b := newBench(t, append([]bot.Address{one}, slow...)...)
+	var waiting, most, now atomic.Int32
+	release := make(chan struct{})
+	b.sessions.run = func(w session.Work) error {
+		most.Store(max(most.Load(), now.Add(1)))
+		defer now.Add(-1)
+		if w.Bot.Address == one {
+			return nil
+		}
+		back := w.Lend()
+		waiting.Add(1)
+		<-release
+		back()
+		return nil
+	}
+	for _, a := range slow[:2] {
+		b.put(a, 1, valid[0])
+		b.Wake(b.ctx, a, WakeInbox)
+	}
+	b.await("two that wait for their disks", func() bool { return waiting.Load() == 2 })
+	b.put(one, 1, valid[0])
+	b.Wake(b.ctx, one, WakeInbox)
+	b.await("an empty INBOX of the bot that wrote little", func() bool { return len(b.inboxes[one].uids()) == 0 })
+	for _, a := range slow[2:] {
+		b.put(a, 1, valid[0])
+		b.Wake(b.ctx, a, WakeInbox)
+	}
+	b.await("two more, which keep their slots", func() bool { return waiting.Load() == 4 })
+	close(release)
+	for _, a := range slow {
+		b.await("an empty INBOX", func() bool { return len(b.inboxes[a].uids()) == 0 })
+	}
+	if most.Load() != 4 {
+		t.Errorf("%d sessions under way, want twice the slots", most.Load())
+	}
+}
+
 // TestReinstalledBotHasItsNewKey judges a mail at the first generation of one installation, and then one at the first generation
 // of the next, whose key is another.
 func TestReinstalledBotHasItsNewKey(t *testing.T) {

@@ -192,6 +192,7 @@ func (a *actor) work(ctx context.Context, w session.Work) error {
 	if err := a.dropRefused(ctx); err != nil { // a session may take long
 		return err
 	}
+	w.Lend = a.d.opts.Slots.Lend
 	var committed bool
 	err := a.d.opts.Slots.Do(ctx, func() (err error) {
 		committed, err = a.session(ctx, w)
