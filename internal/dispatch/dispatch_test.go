@@ -407,7 +407,9 @@ func TestLentSlots(t *testing.T) {
 	slow := []bot.Address{"bot000003@chat.test", "bot000004@chat.test", "bot000005@chat.test", "bot000006@chat.test", "bot000007@chat.test"}
 	b := newBench(t, append([]bot.Address{one}, slow...)...)
 	var waiting, most, now atomic.Int32
-	release := make(chan struct{})
+	waits := make(chan struct{})
+	release := sync.OnceFunc(func() { close(waits) })
+	t.Cleanup(release)
 	b.sessions.run = func(w session.Work) error {
 		most.Store(max(most.Load(), now.Add(1)))
 		defer now.Add(-1)
@@ -416,7 +418,7 @@ func TestLentSlots(t *testing.T) {
 		}
 		back := w.Lend()
 		waiting.Add(1)
-		<-release
+		<-waits
 		back()
 		return nil
 	}
@@ -433,7 +435,7 @@ func TestLentSlots(t *testing.T) {
 		b.Wake(b.ctx, a, WakeInbox)
 	}
 	b.await("two more, which keep their slots", func() bool { return waiting.Load() == 4 })
-	close(release)
+	release()
 	for _, a := range slow {
 		b.await("an empty INBOX", func() bool { return len(b.inboxes[a].uids()) == 0 })
 	}
