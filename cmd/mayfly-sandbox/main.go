@@ -52,9 +52,9 @@ func usage() int {
 func builtins() map[string]stage.Builtin {
 	return map[string]stage.Builtin{
 		"worker":         worker.Main,
-		"wasm-compile":   wasm.CompileMain,
-		"wasm":           wasm.Main,
-		"account-reader": accountreader.Main,
-		"probe":          stage.Probe,
+		"wasm-compile":   stage.Unprepared(wasm.CompileMain),
+		"wasm":           stage.Unprepared(wasm.Main),
+		"account-reader": stage.Unprepared(accountreader.Main),
+		"probe":          stage.Unprepared(stage.Probe),
 	}
 }

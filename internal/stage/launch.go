@@ -18,9 +18,17 @@ import (
 	"mayfly/internal/stage/takedown"
 )
 
-// Builtin is a program that mayfly-sandbox itself contains. It runs confined, with what its Program names as arguments, and
-// returns its exit code.
-type Builtin func(stdin, stdout, stderr *os.File, args []string) int
+// Builtin is a program that mayfly-sandbox itself contains. It is called with what its Program names as arguments as soon as its
+// launcher is there, while the stage still builds the root: what it can make ready without a file and without foreign bytes, it makes
+// ready then. What it returns runs confined and returns the exit code.
+type Builtin func(stdin, stdout, stderr *os.File, args []string) (run func() int)
+
+// Unprepared is the Builtin of a program that makes nothing ready.
+func Unprepared(main func(stdin, stdout, stderr *os.File, args []string) int) Builtin {
+	return func(stdin, stdout, stderr *os.File, args []string) func() int {
+		return func() int { return main(stdin, stdout, stderr, args) }
+	}
+}
 
 // ExitNotRun is a launcher's exit code when the program could not be confined or run. Its stderr says why.
 const ExitNotRun = 126
@@ -125,6 +133,10 @@ func launch(args []string, builtins map[string]Builtin, stdin, stdout, stderr *o
 	if err != nil {
 		return 0, err
 	}
+	var run func() int
+	if builtin != nil {
+		run = builtin(stdin, stdout, stderr, p.Args)
+	}
 	more, err := awaitWord()
 	if err != nil {
 		return 0, err
@@ -146,7 +158,7 @@ func launch(args []string, builtins map[string]Builtin, stdin, stdout, stderr *o
 			return 0, err
 		}
 	}
-	return builtin(stdin, stdout, stderr, p.Args), nil
+	return run(), nil
 }
 
 func encodeOrder(o order) (string, error) {

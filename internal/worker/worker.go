@@ -58,12 +58,13 @@ type worker struct {
 	settle, fire, waiting, start engine.Value
 }
 
-// Main runs one job with the directories of the sandbox and returns the exit code. args are not used.
-func Main(stdin, stdout, stderr *os.File, args []string) int {
+// Main brings the engine up and returns what runs one job with the directories of the sandbox and gives the exit code. args are not
+// used.
+func Main(stdin, stdout, stderr *os.File, args []string) (run func() int) {
 	// The JavaScript heap is not Go's: Go's own is small and short-lived, so collecting it seldom costs little memory and
 	// saves most of the work.
 	debug.SetGCPercent(400)
-	return Run(context.Background(), Options{
+	return prepare(context.Background(), Options{
 		Bundle: "/bundle", Storage: "/storage", Attachments: "/attachments", Tmp: "/tmp",
 		In: stdin, Out: stdout, Log: stderr,
 	})
@@ -71,15 +72,19 @@ func Main(stdin, stdout, stderr *os.File, args []string) int {
 
 // Run does one job as Main does, in the directories of opts, and returns the exit code. When ctx ends, so does the script.
 // It keeps the memory of the script's heap until the process ends. The goroutine that reads opts.In ends when In does.
-func Run(ctx context.Context, opts Options) int {
+func Run(ctx context.Context, opts Options) int { return prepare(ctx, opts)() }
+
+func prepare(ctx context.Context, opts Options) (run func() int) {
 	w, err := newWorker(ctx, opts)
-	if err != nil {
-		return (&writer{w: opts.Out}).done(outcome{status: bot.RunInternal, message: err.Error()})
+	return func() int {
+		if err != nil {
+			return (&writer{w: opts.Out}).done(outcome{status: bot.RunInternal, message: err.Error()})
+		}
+		if err := w.out.notify("ready", nil); err != nil {
+			return exitInternal
+		}
+		return w.out.done(w.run())
 	}
-	if err := w.out.notify("ready", nil); err != nil {
-		return exitInternal
-	}
-	return w.out.done(w.run())
 }
 
 func newWorker(ctx context.Context, opts Options) (*worker, error) {
