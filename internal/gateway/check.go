@@ -4,23 +4,30 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"path"
+	"slices"
 	"strings"
 )
 
 // check returns the parameters as core gets them.
-func (g *Gateway) check(ctx context.Context, r row, raw json.RawMessage) (json.RawMessage, error) {
-	var params []json.RawMessage
-	if err := json.Unmarshal(raw, &params); err != nil || len(params) != len(r.params) {
-		return nil, &Error{CodeParams, fmt.Sprintf("%s: want an array of %d parameters", r.method, len(r.params))}
+func (g *Gateway) check(ctx context.Context, r row, raw json.RawMessage) ([]json.RawMessage, error) {
+	params := []json.RawMessage{}
+	if len(raw) > 0 || len(r.params) > 0 {
+		if err := json.Unmarshal(raw, &params); err != nil || len(params) != len(r.params) {
+			return nil, &Error{CodeParams, fmt.Sprintf("%s: want an array of %d parameters", r.method, len(r.params))}
+		}
 	}
 	for i, k := range r.params {
-		checked, err := g.param(ctx, k, params[i])
+		if k&nullable != 0 && string(params[i]) == "null" {
+			continue
+		}
+		checked, err := g.param(ctx, k&^nullable, params[i])
 		if err != nil {
 			return nil, &Error{codeOf(err), fmt.Sprintf("%s: parameter %d: %v", r.method, i+1, err)}
 		}
 		params[i] = checked
 	}
-	return json.Marshal(params)
+	return params, nil
 }
 
 func codeOf(err error) int {
@@ -30,28 +37,104 @@ func codeOf(err error) int {
 	return CodeParams
 }
 
+// param checks the parameters that concern a chat, a contact or a file; value has the others.
 func (g *Gateway) param(ctx context.Context, k kind, raw json.RawMessage) (json.RawMessage, error) {
 	switch k {
 	case kindAccount:
 		return json.Marshal(g.opts.Account)
-	case kindID:
-		return decode[uint32](raw, nil)
-	case kindIDs:
-		return decode(raw, func(ids []uint32) error { return atMost(len(ids), 100, "ids") })
 	case kindSendChat:
-		return decode(raw, g.maySend)
+		return decode(raw, func(id uint32) error { return g.maySend(ctx, id) })
 	case kindSendMsg:
 		return decode(raw, func(id uint32) error { return g.mayTouch(ctx, id) })
 	case kindOwnMsgs:
 		return decode(raw, func(ids []uint32) error { return g.mayTouchAll(ctx, ids) })
-	case kindText:
-		return decode(raw, func(s string) error { return atMost(len(s), g.opts.Limits.Text, "bytes") })
-	case kindTexts:
-		return decode(raw, checkTexts)
+	case kindConsenting:
+		return decode(raw, func(id uint32) error { return g.mayAdd(ctx, id) })
+	case kindFile:
+		var path string
+		if _, err := decode(raw, func(s string) error { path = s; return nil }); err != nil {
+			return nil, err
+		}
+		taken, err := g.take(ctx, path, "")
+		if err != nil {
+			return nil, err
+		}
+		return json.Marshal(taken)
 	case kindMessage:
 		return g.message(ctx, raw)
+	case kindConfig:
+		return decode(raw, func(c map[string]*string) error { return atMost(len(c), 100, "keys") })
+	case kindKeys:
+		return decode(raw, checkKeys)
+	}
+	return g.value(k, raw)
+}
+
+func (g *Gateway) value(k kind, raw json.RawMessage) (json.RawMessage, error) {
+	switch k {
+	case kindID:
+		return decode[uint32](raw, nil)
+	case kindIDs:
+		return decode(raw, func(ids []uint32) error { return atMost(len(ids), 100, "ids") })
+	case kindForward:
+		return decode(raw, func(ids []uint32) error { return atMost(len(ids), 20, "messages") })
+	case kindFlag:
+		return decode[bool](raw, nil)
+	case kindNumber:
+		return decode[int64](raw, nil)
+	case kindSeconds:
+		return decode[float64](raw, nil)
+	case kindText:
+		return decode(raw, func(s string) error { return atMost(len(s), g.opts.Limits.Text, "bytes") })
+	case kindName:
+		return decode(raw, func(s string) error { return atMost(len(s), 300, "bytes") })
+	case kindQR:
+		return decode(raw, func(s string) error { return atMost(len(s), 2000, "bytes") })
+	case kindFileName:
+		return decode(raw, checkFileName)
+	case kindTexts:
+		return decode(raw, checkTexts)
+	case kindViewtype:
+		return decode(raw, oneOf("Unknown", "Text", "Image", "Gif", "Sticker", "Audio", "Voice", "Video", "File", "Webxdc", "Vcard", "Call"))
+	case kindVisibility:
+		return decode(raw, oneOf("Normal", "Archived", "Pinned"))
+	case kindMute:
+		return checkMute(raw)
+	case kindNothing:
+		return raw, refuseValue(string(raw) != "null")
 	}
 	return nil, fmt.Errorf("the policy has no check for it")
+}
+
+func refuseValue(refused bool) error {
+	if refused {
+		return fmt.Errorf("want null: a bot has no location")
+	}
+	return nil
+}
+
+func oneOf(names ...string) func(string) error {
+	return func(s string) error {
+		if slices.Contains(names, s) {
+			return nil
+		}
+		return fmt.Errorf("want one of %s", strings.Join(names, ", "))
+	}
+}
+
+// checkMute writes core's MuteDuration anew, with what was understood of it.
+func checkMute(raw json.RawMessage) (json.RawMessage, error) {
+	var mute struct {
+		Kind     string `json:"kind"`
+		Duration *int64 `json:"duration,omitempty"`
+	}
+	if err := json.Unmarshal(raw, &mute); err != nil {
+		return nil, fmt.Errorf("want a MuteDuration")
+	}
+	if err := oneOf("NotMuted", "Forever", "Until")(mute.Kind); err != nil {
+		return nil, err
+	}
+	return json.Marshal(mute)
 }
 
 // decode reads raw as a T, checks it, and writes it anew: core gets only what was understood.
@@ -82,52 +165,6 @@ func checkTexts(texts []string) error {
 		}
 	}
 	return atMost(len(texts), 10, "strings")
-}
-
-func (g *Gateway) maySend(chat uint32) error {
-	for _, c := range g.opts.Chats {
-		if c == chat {
-			return nil
-		}
-	}
-	return &Error{CodeRefused, fmt.Sprintf("chat %d is not the one that woke the bot: a bot writes only there so far", chat)}
-}
-
-// mayTouch allows the bot's own messages of this run and those that lie in a chat of the run.
-func (g *Gateway) mayTouch(ctx context.Context, id uint32) error {
-	g.mu.Lock()
-	own := g.own[id]
-	g.mu.Unlock()
-	if own {
-		return nil
-	}
-	params, err := json.Marshal([]uint32{g.opts.Account, id})
-	if err != nil {
-		return err
-	}
-	raw, err := g.opts.Core.Raw(ctx, "get_message", params)
-	if err != nil {
-		return g.coreError("get_message", err)
-	}
-	var m struct {
-		ChatID uint32 `json:"chatId"`
-	}
-	if err := json.Unmarshal(raw, &m); err != nil {
-		return fmt.Errorf("message %d: core's answer is not one", id)
-	}
-	return g.maySend(m.ChatID)
-}
-
-func (g *Gateway) mayTouchAll(ctx context.Context, ids []uint32) error {
-	if err := atMost(len(ids), 20, "messages"); err != nil { // each is a call to core
-		return err
-	}
-	for _, id := range ids {
-		if err := g.mayTouch(ctx, id); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // messageData is the part of core's MessageData that a bot may fill in.
@@ -171,21 +208,43 @@ func (g *Gateway) attach(ctx context.Context, data *messageData) error {
 	if data.Filename != nil && *data.Filename != "" {
 		name = *data.Filename
 	}
-	if len(name) > 200 || strings.ContainsAny(name, "/\x00") {
-		return fmt.Errorf("filename: at most 200 bytes and no slash")
-	}
-	path, err := g.opts.Files.Take(ctx, *data.File, name, g.opts.Limits.File)
+	path, err := g.take(ctx, *data.File, name)
 	if err != nil {
-		return fmt.Errorf("file %q: %w", *data.File, err)
+		return err
 	}
 	data.File, data.Filename = &path, &name
 	return nil
 }
 
+func checkFileName(name string) error {
+	if len(name) > 200 || strings.ContainsAny(name, "/\x00") {
+		return fmt.Errorf("filename: at most 200 bytes and no slash")
+	}
+	return nil
+}
+
+// take fetches a file of the bot's. A relative path starts where the bot does. Core names its copy as the bot did.
+func (g *Gateway) take(ctx context.Context, file, name string) (string, error) {
+	if name == "" {
+		name = file[strings.LastIndexByte(file, '/')+1:]
+	}
+	if err := checkFileName(name); err != nil {
+		return "", err
+	}
+	if !strings.HasPrefix(file, "/") && g.opts.Home != "" {
+		file = g.opts.Home + "/" + file
+	}
+	taken, err := g.opts.Files.Take(ctx, path.Clean(file), name, g.opts.Limits.File)
+	if err != nil {
+		return "", fmt.Errorf("file %.300q: %w", file, err)
+	}
+	return taken, nil
+}
+
 // coreError passes core's message on without core's paths.
 func (g *Gateway) coreError(method string, err error) error {
 	message := strings.ReplaceAll(err.Error(), g.opts.CorePaths, "…/")
-	return &Error{-32603, fmt.Sprintf("%s: %.500s", method, message)}
+	return &Error{CodeInternal, fmt.Sprintf("%s: %.500s", method, message)}
 }
 
 // rewrite replaces every path of core's in an answer.
@@ -214,7 +273,7 @@ func (g *Gateway) walk(v any) any {
 		}
 	case string:
 		if !strings.HasPrefix(v, g.opts.CorePaths) {
-			return v
+			return strings.ReplaceAll(v, g.opts.CorePaths, "…/")
 		}
 		if path, ok := g.opts.Files.Show(v); ok {
 			return path

@@ -4,14 +4,20 @@
 //
 // Promises:
 //   - A method without a row is refused; a refusal is a JSON-RPC error that names the method, the reason and what to do.
-//   - The account id in a call is replaced by the bot's own. Messages go only to the chats of the run.
+//   - The account id in a call is replaced by the bot's own. Messages go only to the chats of the run, and to those with
+//     contacts that have consented (Options.Consent): a chat with one such contact, a group with one in it, the bot's own channel.
 //   - A path that the bot names is fetched from the bot's own sandbox and handed to core as a private copy; a path of core's
 //     in an answer is replaced by the one under which the bot can open the file, or by null.
+//   - No answer has a password, a secret key, a server's name or a path of core's.
 //   - Lines, depth, calls, calls in flight, messages, texts and files are bounded; over a bound the call is refused, over the
 //     length of a line the bot's stream ends with ErrLine.
 //   - After Serve has returned nothing reaches core any more.
 //
 // Lines without an id are notifications of the worker (see package worker) and are handed to Options.Notify.
+//
+// A bot that was written as a daemon is served as by deltachat-rpc-server itself, where Options.Occasion is set: the account is
+// there and configured, the message comes when the bot calls start_io, and what core reports goes to whoever waits for events
+// (Event). Activity tells whether the bot is done with it.
 package gateway
 
 import (
@@ -21,6 +27,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 )
 
@@ -63,6 +70,13 @@ type Options struct {
 	CorePaths string   // the folder under which all of core's paths lie, with a slash at its end
 	Limits    Limits
 	Notify    func(method string, params json.RawMessage)
+
+	Invite      string    // the bot's invite link
+	Fingerprint string    // of the bot's own key, in hexadecimal
+	Consent     Consent   // nil: only Chats may be written to
+	Home        string    // the folder of the bot's that its relative paths start from
+	Temporary   string    // a folder of the bot's for files that it is about to send
+	Occasion    *Occasion // for a bot that asks for its events; nil: it does not get to see any
 }
 
 // ErrLine is returned by Serve when the bot's line is longer than Limits.Line, or is not JSON.
@@ -73,19 +87,33 @@ type Gateway struct {
 	opts   Options
 	policy map[string]row
 
-	mu    sync.Mutex // guards w and the counts
-	w     io.Writer
-	calls int
-	sends int
-	own   map[uint32]bool // messages that the bot sent in this run
+	slots chan struct{} // one for each call in flight
+	feed  *feed         // nil without an Occasion
+
+	mu      sync.Mutex // guards the counts and what is known
+	calls   int
+	sends   int
+	own     map[uint32]bool // messages that the bot sent in this run
+	chats   map[uint32]bool // whether they may be written to
+	consent map[uint32]bool // whether the contacts have consented
 }
 
 // New makes a gateway for one run.
 func New(opts Options) *Gateway {
-	return &Gateway{opts: opts, policy: policy(), own: map[uint32]bool{}}
+	g := &Gateway{
+		opts: opts, policy: policy(), slots: make(chan struct{}, opts.Limits.InFlight),
+		own: map[uint32]bool{}, chats: map[uint32]bool{}, consent: map[uint32]bool{},
+	}
+	for _, id := range opts.Chats {
+		g.chats[id] = true
+	}
+	if opts.Occasion != nil {
+		g.feed = newFeed(*opts.Occasion)
+	}
+	return g
 }
 
-// Sent is the number of messages, reactions and edits that core has accepted.
+// Sent is the number of messages, reactions and edits that were handed to core.
 func (g *Gateway) Sent() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -113,23 +141,23 @@ type Error struct {
 
 // Error codes: JSON-RPC's own, and two of the range that it leaves to servers.
 const (
-	CodeUnknown = -32601 // the method is not in the policy
-	CodeParams  = -32602 // a parameter is not what the policy wants
-	CodeRefused = -32001 // the method is known and refused
-	CodeLimit   = -32002 // a limit of the run is reached
+	CodeInternal = -32603 // core could not do it
+	CodeUnknown  = -32601 // the method is not in the policy
+	CodeParams   = -32602 // a parameter is not what the policy wants
+	CodeRefused  = -32001 // the method is known and refused
+	CodeLimit    = -32002 // a limit of the run is reached
 )
 
 func (e *Error) Error() string { return e.Message }
 
 // Serve reads the bot's lines from r and writes answers to w until r ends, ctx is done or the bot breaks the protocol. It
-// returns when no call is in flight any more.
+// returns when no call of them is in flight any more. A bot may be served on several connections at once.
 func (g *Gateway) Serve(ctx context.Context, r io.Reader, w io.Writer) error {
-	g.w = w
+	out := &answers{w: w}
 	ctx, cancel := context.WithCancel(ctx)
 	var calls sync.WaitGroup
 	defer calls.Wait()
 	defer cancel()
-	slots := make(chan struct{}, g.opts.Limits.InFlight)
 	lines := bufio.NewScanner(r)
 	lines.Buffer(make([]byte, 0, 4096), g.opts.Limits.Line)
 	for lines.Scan() {
@@ -142,13 +170,19 @@ func (g *Gateway) Serve(ctx context.Context, r io.Reader, w io.Writer) error {
 			continue
 		}
 		select {
-		case slots <- struct{}{}:
+		case g.slots <- struct{}{}:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+		row := g.policy[req.Method]
+		done := g.feed.begin(row)
 		calls.Go(func() {
-			defer func() { <-slots }()
-			g.answer(req.ID, g.call(ctx, req))
+			o := g.call(ctx, req)
+			if !row.waits || !errors.Is(o.err, context.Canceled) { // who waits when the run ends sees the end of the stream
+				out.write(req.ID, o)
+			}
+			done()
+			<-g.slots
 		})
 	}
 	if errors.Is(lines.Err(), bufio.ErrTooLong) {
@@ -210,17 +244,12 @@ func (g *Gateway) call(ctx context.Context, req request) outcome {
 		return outcome{err: &Error{CodeUnknown, fmt.Sprintf("%.100s: this host does not offer the method: see the list in docs/ARCHITECTURE.md", req.Method)}}
 	case row.action == refuse:
 		return outcome{err: &Error{CodeRefused, req.Method + ": refused: " + row.reason}}
+	case row.action == ignore:
+		return outcome{result: json.RawMessage("null"), err: g.countCall(row)}
 	}
-	if err := g.count(row); err != nil {
-		return outcome{err: err}
-	}
-	params, err := g.check(ctx, row, req.Params)
+	result, err := g.carryOut(ctx, row, req.Params)
 	if err != nil {
 		return outcome{err: err}
-	}
-	result, err := g.opts.Core.Raw(ctx, req.Method, params)
-	if err != nil {
-		return outcome{err: g.coreError(req.Method, err)}
 	}
 	if len(result) > g.opts.Limits.Answer {
 		return outcome{err: &Error{CodeLimit, fmt.Sprintf("%s: the answer is larger than %d bytes: ask for less at once", req.Method, g.opts.Limits.Answer)}}
@@ -230,6 +259,54 @@ func (g *Gateway) call(ctx context.Context, req request) outcome {
 	}
 	result, err = g.rewrite(result)
 	return outcome{result, err}
+}
+
+// carryOut checks and counts a call, and gets its result from core or from the gateway's own answer.
+func (g *Gateway) carryOut(ctx context.Context, r row, raw json.RawMessage) (json.RawMessage, error) {
+	if err := g.countCall(r); err != nil {
+		return nil, err
+	}
+	params, err := g.check(ctx, r, raw)
+	if err != nil {
+		return nil, err
+	}
+	if err := g.countSends(r, params); err != nil {
+		return nil, err
+	}
+	if r.action == forward {
+		return g.ask(ctx, r.method, params)
+	}
+	result, err := r.answer(g, ctx, params)
+	if errors.Is(err, context.Canceled) {
+		return nil, err
+	}
+	if err != nil {
+		return nil, named(r.method, err)
+	}
+	return json.Marshal(result)
+}
+
+// named puts the method in front of an error that does not begin with one of core's.
+func named(method string, err error) *Error {
+	e := &Error{CodeParams, err.Error()}
+	errors.As(err, &e)
+	if e.Code == CodeInternal || strings.HasPrefix(e.Message, method) {
+		return e
+	}
+	return &Error{e.Code, method + ": " + e.Message}
+}
+
+// ask calls core with parameters that have been checked.
+func (g *Gateway) ask(ctx context.Context, method string, params any) (json.RawMessage, error) {
+	raw, err := json.Marshal(params)
+	if err != nil {
+		return nil, err
+	}
+	result, err := g.opts.Core.Raw(ctx, method, raw)
+	if err != nil {
+		return nil, g.coreError(method, err)
+	}
+	return result, nil
 }
 
 // remember notes the id of a message that the bot has just sent, so that it may edit it.
@@ -242,22 +319,46 @@ func (g *Gateway) remember(result json.RawMessage) {
 	}
 }
 
-func (g *Gateway) count(r row) error {
+func (g *Gateway) countCall(r row) error {
+	if r.waits {
+		return nil
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.calls++; g.calls > g.opts.Limits.Calls {
 		return &Error{CodeLimit, fmt.Sprintf("%s: more than %d calls in one run", r.method, g.opts.Limits.Calls)}
 	}
-	if !r.sends {
-		return nil
-	}
-	if g.sends++; g.sends > g.opts.Limits.Sends {
-		return &Error{CodeLimit, fmt.Sprintf("%s: more than %d messages in one run", r.method, g.opts.Limits.Sends)}
-	}
 	return nil
 }
 
-func (g *Gateway) answer(id json.RawMessage, o outcome) {
+// countSends counts a list of messages as so many.
+func (g *Gateway) countSends(r row, params []json.RawMessage) error {
+	if !r.sends {
+		return nil
+	}
+	n := 1
+	for i, k := range r.params {
+		var ids []uint32
+		if (k == kindOwnMsgs || k == kindForward) && json.Unmarshal(params[i], &ids) == nil {
+			n = max(n, len(ids))
+		}
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.sends+n > g.opts.Limits.Sends {
+		return &Error{CodeLimit, fmt.Sprintf("%s: more than %d messages in one run", r.method, g.opts.Limits.Sends)}
+	}
+	g.sends += n
+	return nil
+}
+
+// answers writes lines whole.
+type answers struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (a *answers) write(id json.RawMessage, o outcome) {
 	resp := response{Version: "2.0", ID: id, Result: o.result}
 	if o.err != nil {
 		resp.Result, resp.Error = nil, asError(o.err)
@@ -268,10 +369,10 @@ func (g *Gateway) answer(id json.RawMessage, o outcome) {
 	if err != nil {
 		line = []byte(`{"jsonrpc":"2.0","id":null,"error":{"code":-32603,"message":"core's answer is not JSON"}}`)
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	// A bot that no longer reads is about to end; its run is judged by how it ends, not by this write.
-	_, _ = g.w.Write(append(line, '\n'))
+	_, _ = a.w.Write(append(line, '\n'))
 }
 
 func asError(err error) *Error {
@@ -279,7 +380,7 @@ func asError(err error) *Error {
 	if errors.As(err, &e) {
 		return e
 	}
-	return &Error{-32603, err.Error()}
+	return &Error{CodeInternal, err.Error()}
 }
 
 // Account is core's id of the bot's account.
