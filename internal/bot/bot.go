@@ -69,8 +69,11 @@ const (
 // Mode says how a program that is no script of RuntimeJS is spoken to.
 type Mode string
 
-// ModePipe hands the program one message on stdin and takes what it prints as the reply.
-const ModePipe Mode = "pipe"
+// The modes that a manifest may name.
+const (
+	ModePipe     Mode = "pipe"     // one message on stdin, what is printed is the reply
+	ModeResident Mode = "resident" // an unmodified daemon that speaks to deltachat-rpc-server
+)
 
 // Manifest is a checked bot.toml. Its format is described in package bundle.
 type Manifest struct {
@@ -85,10 +88,16 @@ type Manifest struct {
 	Main          string   // path in the bundle, of js and wasm
 	Command       []string // of native: an interpreter of the operator's list or a path in the bundle, and its arguments
 	Mode          Mode     // of wasm and native
+	Resident      Resident // of ModeResident
 	Limits        Limits
 	PerUser       PerUser
 	GroupPrivacy  bool // in groups only commands, mentions and answers to the bot wake it
 	Commands      []Command
+}
+
+// Resident says when a daemon is done with a message.
+type Resident struct {
+	Grace time.Duration // how long it must have been quiet
 }
 
 // Command is one that the bot understands, without the leading slash.

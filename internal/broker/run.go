@@ -51,12 +51,10 @@ func missingLimits(err error) error {
 
 // watch returns when the stage is dead, and says which limit killed it, if one did.
 func (s *server) watch(ctx context.Context, conn *wire.Conn, spec wire.Spec, group *cgroup.Group, p *process) string {
-	hangup := make(chan struct{})
-	go func() {
-		defer close(hangup)
-		f, _ := conn.Read() // nothing may follow the Spec: whatever comes, end of file first of all, ends the run
-		f.CloseFiles()
-	}()
+	questions := make(chan struct{})
+	ended := make(chan struct{})
+	defer close(ended)
+	hangup := listen(conn, questions, ended)
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	wall := time.NewTimer(spec.Wall + wallGrace)
@@ -73,6 +71,10 @@ func (s *server) watch(ctx context.Context, conn *wire.Conn, spec wire.Spec, gro
 			if reason = overLimit(group, spec); reason == "" {
 				continue
 			}
+		case <-questions:
+			if tell(group, conn) == nil {
+				continue
+			}
 		case <-wall.C:
 			reason = wire.KilledWall
 		case <-hangup:
@@ -82,6 +84,41 @@ func (s *server) watch(ctx context.Context, conn *wire.Conn, spec wire.Spec, gro
 		<-p.done
 		return cmp.Or(reason, p.ownLimit())
 	}
+}
+
+// listen reads the peer's questions after its Spec. Whatever else comes, end of file first of all, closes the channel that it returns
+// and so ends the run.
+func listen(conn *wire.Conn, questions chan<- struct{}, ended <-chan struct{}) <-chan struct{} {
+	hangup := make(chan struct{})
+	go func() {
+		defer close(hangup)
+		for {
+			f, err := conn.Read()
+			f.CloseFiles()
+			if err != nil || f.Kind != wire.KindUsage || len(f.Files) > 0 {
+				return
+			}
+			select {
+			case questions <- struct{}{}:
+			case <-ended:
+				return
+			}
+		}
+	}()
+	return hangup
+}
+
+// tell answers a question. A peer that does not read the answers must not keep us from watching: its run ends.
+func tell(group *cgroup.Group, conn *wire.Conn) error {
+	used, err := group.CPU()
+	if err != nil {
+		return err
+	}
+	if err := conn.Socket().SetWriteDeadline(time.Now().Add(pollEvery)); err != nil {
+		return err
+	}
+	err = conn.SendJSON(wire.KindUsage, wire.Usage{CPU: used})
+	return errors.Join(err, conn.Socket().SetWriteDeadline(time.Time{}))
 }
 
 // overLimit says which limit a run has passed. A limit that cannot be read any more counts as passed.

@@ -49,6 +49,7 @@ func parseManifest(data []byte, has func(path string) bool, c Ceilings) (bot.Man
 	m.Main = root.main(m.Runtime, has)
 	m.Command = root.command(m.Runtime, has, c)
 	m.Mode = root.mode(m.Runtime)
+	m.Resident = root.resident(m.Mode)
 	m.Limits, m.PerUser = root.limits(c)
 	m.GroupPrivacy = root.groupPrivacy()
 	m.Commands = root.commands()
@@ -213,12 +214,45 @@ func (t *table) mode(r bot.Runtime) bot.Mode {
 		}
 		return ""
 	case !ok || v == string(bot.ModePipe):
-	case v == "resident" || v == "mail":
+	case v == string(bot.ModeResident) && r == bot.RuntimeNative:
+		return bot.ModeResident
+	case v == string(bot.ModeResident):
+		t.fault("mode", `mode "resident" is for native bots only`, `write mode = "pipe"`)
+	case v == "mail":
 		t.notSupported("mode", fmt.Sprintf("mode %q", v), `write mode = "pipe"`)
 	default:
 		t.fault("mode", fmt.Sprintf("mode %q is unknown", printable(v)), `write mode = "pipe"`)
 	}
 	return bot.ModePipe
+}
+
+// The bounds of [resident] grace.
+const (
+	defaultGrace = 300 * time.Millisecond
+	minGrace     = 50 * time.Millisecond
+	maxGrace     = 10 * time.Second
+)
+
+func (t *table) resident(m bot.Mode) bot.Resident {
+	r := bot.Resident{Grace: defaultGrace}
+	table := t.sub("resident")
+	if table == nil && m == bot.ModeResident {
+		return r
+	}
+	if table == nil {
+		return bot.Resident{}
+	}
+	if table.has("grace") {
+		r.Grace = table.duration("grace", maxGrace)
+	}
+	if r.Grace > 0 && r.Grace < minGrace {
+		table.fault("grace", fmt.Sprintf("grace is below %s, in which no program is noticed to work", minGrace), `write grace = "300ms"`)
+	}
+	table.close()
+	if m != bot.ModeResident {
+		t.fault("resident", `[resident] is for bots with mode = "resident"`, "remove it")
+	}
+	return r
 }
 
 // What a run needs at least.
@@ -342,6 +376,8 @@ func homeOf(key string) string {
 		return "limits.per_user"
 	case "privacy":
 		return "groups"
+	case "grace":
+		return "resident"
 	case "origins":
 		return "network"
 	case "cron":

@@ -42,6 +42,8 @@ type Sandbox struct {
 	mu      sync.Mutex
 	asked   chan struct{} // under mu; nil, or not closed while a request is in flight
 	hello   chan error    // one value, when the stage is ready or has failed
+	usage   chan wire.Usage
+	asking  sync.Mutex    // held by who waits for a usage
 	dead    chan struct{} // closed when result and err are set
 	result  wire.Result
 	err     error
@@ -81,7 +83,8 @@ func (c *Client) Open(ctx context.Context, spec Spec) (*Sandbox, error) {
 
 func newSandbox(spec Spec) *Sandbox {
 	s := &Sandbox{spec: spec, stdio: make(map[string]Stdio), exits: make(map[string]*exit), listeners: make(map[uint16]net.Listener),
-		turn: make(chan struct{}, 1), replies: make(chan wire.Frame), hello: make(chan error, 1), dead: make(chan struct{}), patience: endTimeout}
+		turn: make(chan struct{}, 1), replies: make(chan wire.Frame), hello: make(chan error, 1), usage: make(chan wire.Usage, 1),
+		dead: make(chan struct{}), patience: endTimeout}
 	s.turn <- struct{}{}
 	return s
 }
@@ -217,9 +220,16 @@ func (s *Sandbox) readBroker() {
 	s.broker.Close()
 }
 
+// readResult takes the broker's frames up to the last one.
 func (s *Sandbox) readResult() (wire.Result, error) {
 	f, err := s.broker.Read()
 	f.CloseFiles()
+	for err == nil && f.Kind == wire.KindUsage {
+		if err = s.takeUsage(f); err == nil {
+			f, err = s.broker.Read()
+			f.CloseFiles()
+		}
+	}
 	if err != nil {
 		return wire.Result{}, err
 	}
@@ -234,6 +244,38 @@ func (s *Sandbox) readResult() (wire.Result, error) {
 		return wire.Result{}, err
 	}
 	return r, nil
+}
+
+// takeUsage keeps an answer for Usage. One that nobody asked for is of a broker that broke the protocol.
+func (s *Sandbox) takeUsage(f wire.Frame) error {
+	var u wire.Usage
+	if err := f.Decode(&u); err != nil {
+		return err
+	}
+	if err := u.Check(); err != nil {
+		return err
+	}
+	select {
+	case s.usage <- u:
+		return nil
+	default:
+		return fmt.Errorf("%w: a usage that nobody asked for", ErrProtocol)
+	}
+}
+
+// Usage is the CPU time that all processes of the run have used until now.
+func (s *Sandbox) Usage() (time.Duration, error) {
+	s.asking.Lock()
+	defer s.asking.Unlock()
+	if err := s.broker.Send(wire.KindUsage, nil); err != nil {
+		return 0, s.fault(err)
+	}
+	select {
+	case u := <-s.usage:
+		return u.CPU, nil
+	case <-s.dead:
+		return 0, s.err
+	}
 }
 
 // readControl sorts the stage's frames until the control socket ends, and then ends the run.
@@ -427,6 +469,9 @@ func (s *Sandbox) Seal(dir string) error { return s.simple(wire.Request{Op: wire
 func (s *Sandbox) Start(program string, env ...string) error {
 	return s.simple(wire.Request{Op: wire.OpStart, Program: program, Env: env})
 }
+
+// Terminate sends SIGTERM to every process of the programs with a Path, and does not wait for their end.
+func (s *Sandbox) Terminate() error { return s.simple(wire.Request{Op: wire.OpTerm}) }
 
 // Kill ends every program, started or not, and returns when they are dead.
 func (s *Sandbox) Kill() error { return s.simple(wire.Request{Op: wire.OpKill}) }

@@ -39,7 +39,8 @@ type coreSide struct {
 	account core.AccountID
 	blobs   string // core's folder of attachments
 	log     *tail
-	lost    int // messages that core gave up
+	lost    int             // messages that core gave up
+	wrote   bot.Fingerprint // who wrote to the bot directly in this session
 	servers errgroup.Group
 	stop    context.CancelFunc
 }
@@ -201,6 +202,7 @@ func (c *coreSide) drain(ctx context.Context, limit time.Duration) error {
 // ending is what a session leaves.
 type ending struct {
 	account, folder bot.Generation
+	consent         bot.Fingerprint
 	uidNext         uint32
 	state           bot.AccountState
 	selfKeys        [][]byte

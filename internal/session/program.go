@@ -69,6 +69,9 @@ func (r *Runner) runtimeOf(m bot.Manifest) runtime {
 	case bot.RuntimeWASM:
 		return &pipe{furnisher: wasm}
 	case bot.RuntimeNative:
+		if m.Mode == bot.ModeResident {
+			return &resident{native(r.Interpreters)}
+		}
 		return &pipe{furnisher: native(r.Interpreters), shell: true}
 	}
 	return &script{}

@@ -56,7 +56,7 @@ func (c *coreSide) wakes(ctx context.Context, o occasion, m bot.Manifest) (bool,
 	}
 	if o.event.Kind == core.WebxdcStatusUpdate {
 		// Core does not say who sent an update. In a group it could be another bot, and two would never stop.
-		return m.Runtime == bot.RuntimeJS && o.msg.ShowPadlock && chat.Type == single, nil
+		return (m.Runtime == bot.RuntimeJS || m.Mode == bot.ModeResident) && o.msg.ShowPadlock && chat.Type == single, nil
 	}
 	if err := c.client.MarkSeen(ctx, c.account, o.msg.ID); err != nil {
 		return false, err
@@ -64,7 +64,11 @@ func (c *coreSide) wakes(ctx context.Context, o occasion, m bot.Manifest) (bool,
 	if !o.msg.Authentic() || o.msg.IsInfo || o.msg.IsBot {
 		return false, nil
 	}
-	if chat.Type == single || !m.GroupPrivacy {
+	if chat.Type == single {
+		c.wrote = o.sender
+		return true, nil
+	}
+	if !m.GroupPrivacy {
 		return true, nil
 	}
 	return c.addressed(ctx, o.msg, m)

@@ -47,10 +47,9 @@ func (s *script) run(ctx context.Context, p *program, c *coreSide, o occasion, t
 	defer cancel()
 	verdict := &verdict{timeline: timeline}
 	files := &files{core: c.box, bot: p.box, shown: map[string]string{}}
-	g := gateway.New(gateway.Options{
-		Core: c.client, Files: files, Account: uint32(c.account), Chats: []uint32{uint32(o.msg.ChatID)},
-		CorePaths: c.corePaths(), Limits: gateway.DefaultLimits(), Notify: verdict.notify,
-	})
+	options := p.gatewayOptions(c, o, files)
+	options.Notify = verdict.notify
+	g := gateway.New(options)
 	job, err := p.job(ctx, g, files, o)
 	if err != nil {
 		return finish{}, err

@@ -32,9 +32,10 @@ import (
 	"mayfly/internal/storage"
 )
 
-// Ledger commits a session.
+// Ledger commits a session, and knows who has consented to be written to.
 type Ledger interface {
 	Commit(ctx context.Context, commit ledger.Commit) error
+	Consents(ctx context.Context, addr bot.Address, contact bot.Fingerprint) (bool, error)
 }
 
 // Outbox keeps the bodies of outgoing mail until they are submitted.
@@ -215,7 +216,7 @@ func (r *Runner) attempt(ctx context.Context, w Work, failed *bot.RunRecord) (Ou
 	if c.lost > 0 {
 		r.Log.Warn("core gave up messages that the bot sent", "bot", w.Bot.Address, "uid", w.Job.Cursor.UID, "messages", c.lost)
 	}
-	end.folder = program.kept()
+	end.folder, end.consent = program.kept(), c.wrote
 	return r.commit(ctx, w, run, end, started)
 }
 
@@ -230,7 +231,7 @@ func (r *Runner) commit(ctx context.Context, w Work, run *bot.RunRecord, end end
 	}
 	err = r.Ledger.Commit(ctx, ledger.Commit{
 		Bot: w.Bot.Address, Jobs: []int64{w.Job.ID}, Account: end.account, Storage: end.folder, UIDNext: end.uidNext,
-		State: end.state, Outgoing: outgoing, Run: run, Started: started, Ended: time.Now(),
+		State: end.state, Consent: end.consent, Outgoing: outgoing, Run: run, Started: started, Ended: time.Now(),
 	})
 	if err != nil {
 		return Outcome{}, r.uncommitted(w.Bot, outgoing, err)

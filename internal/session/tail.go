@@ -25,6 +25,11 @@ func newTail(max int) *tail { return &tail{max: max, ended: make(chan struct{})}
 // read takes everything from r until it ends. More than maxLog is a flood: it is read no further, and stop is called.
 func (t *tail) read(r io.Reader, stop func()) {
 	defer close(t.ended)
+	t.also(r, stop)
+}
+
+// also takes everything from another stream.
+func (t *tail) also(r io.Reader, stop func()) {
 	buf := make([]byte, 8<<10)
 	for {
 		n, err := r.Read(buf)

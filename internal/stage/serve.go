@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -86,6 +89,8 @@ func (s *server) request(q wire.Request) error {
 		return s.answer(s.seal(q.Path))
 	case wire.OpStart:
 		return s.answer(s.start(q.Program, q.Env))
+	case wire.OpTerm:
+		return s.answer(s.terminate())
 	case wire.OpKill:
 		return s.answer(s.killAll())
 	}
@@ -249,4 +254,42 @@ func (s *server) killAll() error {
 			return fmt.Errorf("wait for orphans: %w", err)
 		}
 	}
+}
+
+// terminate asks what runs under bubblewrap to end, but not bubblewrap itself, whose end would be a kill: the processes of the
+// namespace within ours, of which bubblewrap is the first.
+func (s *server) terminate() error {
+	if !s.spec.System {
+		return errors.New("only programs of a system root can be asked to end")
+	}
+	paths, err := filepath.Glob("/proc/[0-9]*/status")
+	if err != nil {
+		return err
+	}
+	for _, path := range paths {
+		status, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		if pid := innerProcess(string(status)); pid > 0 {
+			_ = unix.Kill(pid, unix.SIGTERM) // likewise
+		}
+	}
+	return nil
+}
+
+// innerProcess is the process that a /proc/PID/status is of, by our own count, or 0 if it is none of the namespace within ours, or the
+// first one there.
+func innerProcess(status string) int {
+	_, list, _ := strings.Cut(status, "\nNSpid:")
+	list, _, _ = strings.Cut(list, "\n")
+	pids := strings.Fields(list)
+	if len(pids) != 2 || pids[1] == "1" {
+		return 0
+	}
+	pid, err := strconv.Atoi(pids[0])
+	if err != nil {
+		return 0
+	}
+	return pid
 }

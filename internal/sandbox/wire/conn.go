@@ -27,6 +27,7 @@ type Kind byte
 const (
 	KindSpec    Kind = 'S'
 	KindResult  Kind = 'R'
+	KindUsage   Kind = 'U'
 	KindHello   Kind = 'H'
 	KindRequest Kind = 'Q'
 	KindAnswer  Kind = 'A'

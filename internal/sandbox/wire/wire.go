@@ -7,6 +7,8 @@
 //
 //	daemon  S  JSON Spec; files: the stage's end of the control socket, then for each program in order its stdin, stdout and
 //	           stderr, and its executable when Binary is set
+//	daemon  U  empty, at any time: what has the run used so far?
+//	broker  U  JSON Usage, one for each question, while the run lives
 //	daemon     shuts down its sending side, or dies: the run is killed
 //	broker  R  JSON Result, always the last frame and sent when every process of the run is dead
 //
@@ -342,6 +344,7 @@ const (
 	OpGet     Op = "get"      // Path, Size: the most bytes to give
 	OpSeal    Op = "seal"     // Path: a directory of the Spec
 	OpStart   Op = "start"    // Program, Env
+	OpTerm    Op = "term"     // SIGTERM to what runs under bubblewrap, in a System Spec; answered at once
 	OpKill    Op = "kill"     // every program; answered when they are dead
 	OpCollect Op = "collect"  // Path: a directory of the Spec; kills every program first
 )
@@ -403,6 +406,19 @@ type Result struct {
 	Killed    string        `json:"killed,omitempty"`
 	Message   string        `json:"message,omitempty"`
 	Missing   *Missing      `json:"missing,omitempty"` // why the run was refused
+}
+
+// Usage is what a run has used until now.
+type Usage struct {
+	CPU time.Duration `json:"cpu"`
+}
+
+// Check bounds what a broker may say.
+func (u *Usage) Check() error {
+	if u.CPU < 0 {
+		return fmt.Errorf("%w: a run that used %s of CPU time", ErrProtocol, u.CPU)
+	}
+	return nil
 }
 
 // maxText bounds the texts of a Result, in bytes. The broker clips them shorter.

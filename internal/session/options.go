@@ -1,0 +1,34 @@
+package session
+
+import (
+	"context"
+	"encoding/json"
+
+	"mayfly/internal/bot"
+	"mayfly/internal/gateway"
+)
+
+// gatewayOptions are those of every run.
+func (p *program) gatewayOptions(c *coreSide, o occasion, files *files) gateway.Options {
+	return gateway.Options{
+		Core: c.client, Files: files, Account: uint32(c.account), Chats: []uint32{uint32(o.msg.ChatID)},
+		CorePaths: c.corePaths(), Limits: gateway.DefaultLimits(), Notify: func(string, json.RawMessage) {},
+		Invite: p.bot.Invite, Fingerprint: string(p.bot.Fingerprint), Home: bundleDir, Temporary: tmpDir,
+		Consent: consent{p.r.Ledger, p.bot.Address, c.wrote},
+	}
+}
+
+// consent is that of a bot's contacts, and of who has just written, which the ledger will know when the session is committed.
+type consent struct {
+	ledger  Ledger
+	address bot.Address
+	writer  bot.Fingerprint
+}
+
+// Consents implements gateway.Consent.
+func (c consent) Consents(ctx context.Context, fingerprint string) (bool, error) {
+	if c.writer != "" && c.writer == bot.Fingerprint(fingerprint) {
+		return true, nil
+	}
+	return c.ledger.Consents(ctx, c.address, bot.Fingerprint(fingerprint))
+}
