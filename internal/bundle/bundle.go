@@ -28,7 +28,11 @@
 //	main = "main.js"                  js, wasm: required; a .js or .mjs, or a .wasm file of the bundle
 //	command = ["python3", "bot.py"]   native: required; an interpreter of the operator's list, or a file of the bundle, and arguments;
 //	                                  it runs in the bundle's folder
-//	mode = "pipe"                     wasm, native: a message on stdin, the reply on stdout (default)
+//	mode = "pipe"                     wasm, native: a message on stdin, the reply on stdout (default); or
+//	                                  native: "resident", a daemon that speaks to deltachat-rpc-server
+//
+//	[resident]                        of such a daemon
+//	grace = "300ms"                   how long it is quiet before it is ended: 50ms to 10s
 //
 //	[limits]                          may lower the operator's limits, never raise them; what is left out is the operator's
 //	memory = "128MB"                  of one run
@@ -48,7 +52,7 @@
 //
 // Known, checked, and then refused because this host does not support them yet:
 //
-//	mode = "resident"                 or "mail"
+//	mode = "mail"
 //	replies = "at once"
 //	[[schedule]]
 //	cron = "0 * * * *"

@@ -205,6 +205,7 @@ func TestRuntimes(t *testing.T) {
 		{"runtime = \"native\"\ncommand = [\"python3\", \"-u\", \"main.js\"]", []string{"python3", "-u", "main.js"}, bot.ModePipe},
 		{"runtime = \"native\"\ncommand = [\"main.js\"]\nmode = \"pipe\"", []string{"main.js"}, bot.ModePipe},
 		{"runtime = \"native\"\ncommand = [\"./main.js\"]", []string{"./main.js"}, bot.ModePipe},
+		{"runtime = \"native\"\ncommand = [\"./main.js\"]\nmode = \"resident\"\n[resident]\ngrace = \"1s\"", []string{"./main.js"}, bot.ModeResident},
 		{"runtime = \"wasm\"\nmain = \"main.wasm\"", nil, bot.ModePipe},
 	} {
 		b, err := FromFiles(with(head+test.body, File{"main.wasm", nil}), DefaultCeilings())

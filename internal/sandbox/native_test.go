@@ -1,6 +1,8 @@
 package sandbox
 
 import (
+	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -189,5 +191,57 @@ for path in ("/proc/1/mem", "/proc/1/oom_score_adj", "/proc/self/oom_score_adj",
 	reports, _ := probe(t, open(t, spec), "probe")
 	if len(reports) != 1 || reports[0].Errno != int(syscall.EACCES) {
 		t.Errorf("a port that is not in the Spec: %+v", reports)
+	}
+}
+
+// TestUsage reads what a run has used while it lives, and that only a run that works uses more.
+func TestUsage(t *testing.T) {
+	s := open(t, nativeSpec("/usr/bin/sh", "-c", "read line; i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; echo worked; read line"))
+	if err := s.Start("main"); err != nil {
+		t.Fatal(err)
+	}
+	usage := func() time.Duration {
+		t.Helper()
+		used, err := s.Usage()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return used
+	}
+	p := s.Program("main")
+	before := usage()
+	fmt.Fprintln(p.Stdin, "go")
+	if _, err := bufio.NewReader(p.Stdout).ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	if after := usage(); after < before+10*time.Millisecond {
+		t.Errorf("a loop of 200,000 steps used %s, %s before it", after, before)
+	}
+	result, err := s.Close()
+	if err != nil || result.CPU < before {
+		t.Errorf("the result says %s of CPU, %s was used before its end: %v", result.CPU, before, err)
+	}
+	if _, err := s.Usage(); !errors.Is(err, ErrDead) {
+		t.Errorf("usage of a run that is over: %v, want ErrDead", err)
+	}
+}
+
+// TestTerminate asks programs to end, which they may do in their own way, or not at all.
+func TestTerminate(t *testing.T) {
+	s := open(t, nativeSpec("/usr/bin/sh", "-c", "trap 'echo goodbye; exit 7' TERM; echo ready; while :; do sleep 0.05; done"))
+	if err := s.Start("main"); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewReader(s.Program("main").Stdout)
+	if _, err := lines.ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Terminate(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := lines.ReadString('\n')
+	exit, waitErr := s.Wait(t.Context(), "main")
+	if err != nil || line != "goodbye\n" || waitErr != nil || exit != (Exit{Code: 7}) {
+		t.Errorf("%q, %v, exit %+v, %v: want its goodbye and code 7", line, err, exit, waitErr)
 	}
 }
