@@ -2,6 +2,6 @@ CREATE TABLE consents (
   bot     TEXT NOT NULL REFERENCES bots (address) ON DELETE CASCADE,
   contact TEXT NOT NULL,
   since   INTEGER NOT NULL,
-  stopped INTEGER,
+  stopped INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (bot, contact)
 ) STRICT, WITHOUT ROWID;
