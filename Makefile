@@ -56,3 +56,9 @@ relay-test: build
 hostile: build
 	@scripts/setup-test
 	@scripts/hostile $(WITHOUT)
+
+# Echo bots of the usual frameworks, unmodified, through the whole host. It fetches the frameworks from PyPI and npm into .tools/bots.
+.PHONY: bots
+bots: build
+	@scripts/setup-test
+	@scripts/bots
