@@ -29,13 +29,13 @@ const (
 	rpcPort  = 2062
 )
 
-// shim joins the program's standard streams to the gateway. It ends when the gateway hangs up, as core's server does when it is
-// ended, or when the bot does.
+// shim joins the program's standard streams to the gateway. It ends when the gateway hangs up, and when its input ends, as core's
+// server does.
 func shim(version string) string {
 	return fmt.Sprintf(`#!/bin/bash
 case "$1" in --version) echo %s; exit ;; esac
 exec 3<>/dev/tcp/127.0.0.1/%d || exit 1
-/usr/bin/cat <&0 >&3 &
+(/usr/bin/cat >&3; kill $$) <&0 2>/dev/null &
 exec /usr/bin/cat <&3
 `, version, rpcPort)
 }

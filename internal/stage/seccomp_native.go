@@ -73,7 +73,7 @@ func nativeConditions() []rule {
 		allow(unix.SYS_MMAP, none(3, unix.MAP_HUGETLB)), // huge pages are in no memory limit
 		allow(unix.SYS_CLONE, none(0, namespaceFlags|unix.CLONE_PTRACE|unix.CLONE_UNTRACED)),
 		allow(unix.SYS_MKNODAT, none(2, unix.S_IFMT&^unix.S_IFIFO)), // FIFOs, which scripts speak to their servers by
-		allow(unix.SYS_PRLIMIT64, equal(0, 0)), // its own limits: those that are hard cannot be raised
+		allow(unix.SYS_PRLIMIT64, equal(0, 0)),                      // its own limits: those that are hard cannot be raised
 	}
 	for _, request := range []uint64{fionbio, fioclex, fionclex, fionread, tcgets, tiocgwinz} {
 		rules = append(rules, allow(unix.SYS_IOCTL, equal(1, request)))
