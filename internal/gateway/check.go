@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -176,6 +177,10 @@ type messageData struct {
 	Filename        *string `json:"filename"`
 	QuotedMessageID *uint32 `json:"quotedMessageId"`
 	QuotedText      *string `json:"quotedText"`
+
+	// What clients name without filling it in.
+	Location           *json.RawMessage `json:"location,omitempty"`
+	OverrideSenderName *json.RawMessage `json:"overrideSenderName,omitempty"`
 }
 
 func (g *Gateway) message(ctx context.Context, raw json.RawMessage) (json.RawMessage, error) {
@@ -184,6 +189,9 @@ func (g *Gateway) message(ctx context.Context, raw json.RawMessage) (json.RawMes
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&data); err != nil {
 		return nil, fmt.Errorf("want a message with text, html, viewtype, file, filename, quotedMessageId or quotedText: %w", err)
+	}
+	if data.Location != nil || data.OverrideSenderName != nil {
+		return nil, errors.New("location and overrideSenderName are not for bots: leave them out")
 	}
 	for _, s := range []*string{data.Text, data.HTML, data.QuotedText} {
 		if s != nil {
@@ -249,7 +257,7 @@ func (g *Gateway) coreError(method string, err error) error {
 
 // rewrite replaces every path of core's in an answer.
 func (g *Gateway) rewrite(result json.RawMessage) (json.RawMessage, error) {
-	if !strings.Contains(string(result), strings.Trim(g.opts.CorePaths, "/")) {
+	if text := string(result); !strings.Contains(text, strings.Trim(g.opts.CorePaths, "/")) && !strings.Contains(text, contactKey) {
 		return result, nil
 	}
 	var v any
@@ -261,9 +269,25 @@ func (g *Gateway) rewrite(result json.RawMessage) (json.RawMessage, error) {
 	return json.Marshal(g.walk(v))
 }
 
+// contactKey is in every contact of core.
+const contactKey = "isKeyContact"
+
+// completeContact adds what contacts of older cores had: there are clients that insist on it.
+func completeContact(v map[string]any) {
+	if _, contact := v[contactKey]; !contact {
+		return
+	}
+	for key, value := range map[string]any{"isVerified": false, "nameAndAddr": v["displayName"], "wasSeenRecently": false} {
+		if _, there := v[key]; !there {
+			v[key] = value
+		}
+	}
+}
+
 func (g *Gateway) walk(v any) any {
 	switch v := v.(type) {
 	case map[string]any:
+		completeContact(v)
 		for k, e := range v {
 			v[k] = g.walk(e)
 		}

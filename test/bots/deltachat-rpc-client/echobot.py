@@ -23,4 +23,4 @@ def echo(event):
 
 
 if __name__ == "__main__":
-    run_bot_cli(hooks)
+    run_bot_cli(hooks=hooks)
