@@ -29,7 +29,7 @@ lint: setup
 	@unformatted=$$("$$($(GO) env GOROOT)/bin/gofmt" -l cmd examples internal test) || exit; \
 	test -z "$$unformatted" || { echo "run gofmt -w on these:"; echo "$$unformatted"; exit 1; }
 	$(GO) vet ./...
-	$(GO) vet -tags relay,bench ./test/...
+	$(GO) vet -tags relay,bench,bots,load ./test/...
 	$(GO) vet -tags takedown ./internal/stage/...
 	$(GO) tool staticcheck ./...
 
@@ -62,3 +62,8 @@ hostile: build
 bots: build
 	@scripts/setup-test
 	@scripts/bots
+
+# 2,000 mails to 50 bots, without and with 5 hostile ones among them. It needs root, 4 GB of memory and about fifteen minutes.
+.PHONY: load
+load: build
+	$(GO) test -tags load -count=1 -v -timeout 60m -run '^TestFullLoad$$' ./test/e2e
