@@ -12,9 +12,11 @@ import (
 
 // TestTable prints the table. With -short each n is small: to see that it works, not to measure.
 func TestTable(t *testing.T) {
-	gates, starts, deliveries, turns := 2000, 100, 100, 30
+	gates, starts, deliveries, turns, wakes := 2000, 100, 100, 30, 40
+	installed := []int{10, 1000, 10_000}
 	if testing.Short() {
-		gates, starts, deliveries, turns = 50, 5, 5, 3
+		gates, starts, deliveries, turns, wakes = 50, 5, 5, 3, 3
+		installed = []int{10, 100}
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 	defer cancel()
@@ -28,6 +30,8 @@ func TestTable(t *testing.T) {
 	section(t, "bots", "A mail to an echo bot: the user's SMTP accept to the reply in the user's INBOX; ratio to the resident.\n"+
 		"Then the phases, each from the end of the one above it; the user's core comes after the reply is in the INBOX.",
 		func(t *testing.T) []Row { return measureBots(t, ctx, turns) })
+	section(t, "wakes", "A mail to an echo bot on the embedded relay, one after the other, on hosts with so many bots; ratio to the first; 1/s is of mails.",
+		func(t *testing.T) []Row { return measureWakes(t, ctx, wakes, installed...) })
 }
 
 // section measures one part in a subtest, so that what it started has ended before the next begins.

@@ -17,6 +17,7 @@ import (
 	"mayfly/internal/core"
 	"mayfly/internal/core/coretest"
 	"mayfly/internal/install"
+	"mayfly/internal/mailbox"
 	"mayfly/internal/user"
 	"mayfly/test/relay"
 )
@@ -100,16 +101,21 @@ func startBots(t *testing.T, ctx context.Context, n int) *bots {
 // person starts a core and configures an account.
 func (b *bots) person(ctx context.Context, address bot.Address) *user.User {
 	b.t.Helper()
-	imap, err := net.ResolveTCPAddr("tcp", b.relay.IMAP)
-	must(b.t, err)
-	submission, err := net.ResolveTCPAddr("tcp", b.relay.SubmissionPlain)
-	must(b.t, err)
-	u, err := user.Start(ctx, coretest.Binary(b.t), filepath.Join(b.t.TempDir(), "core"), address.Local(), core.Transport{
+	return startUser(b.t, ctx, address, b.relay.IMAP, b.relay.SubmissionPlain)
+}
+
+func startUser(t *testing.T, ctx context.Context, address bot.Address, imap, smtp string) *user.User {
+	t.Helper()
+	in, err := net.ResolveTCPAddr("tcp", imap)
+	must(t, err)
+	out, err := net.ResolveTCPAddr("tcp", smtp)
+	must(t, err)
+	u, err := user.Start(ctx, coretest.Binary(t), filepath.Join(t.TempDir(), "core"), address.Local(), core.Transport{
 		Addr: string(address), Password: password,
-		IMAPServer: "127.0.0.1", IMAPPort: uint16(imap.Port), SMTPServer: "127.0.0.1", SMTPPort: uint16(submission.Port),
+		IMAPServer: "127.0.0.1", IMAPPort: uint16(in.Port), SMTPServer: "127.0.0.1", SMTPPort: uint16(out.Port),
 	})
-	must(b.t, err)
-	b.t.Cleanup(func() { must(b.t, u.Close()) })
+	must(t, err)
+	t.Cleanup(func() { must(t, u.Close()) })
 	return u
 }
 
@@ -120,34 +126,39 @@ func (b *bots) join(ctx context.Context, address bot.Address, invite string) {
 	b.chats[address], b.joined[address] = chat, time.Now()
 }
 
-// install appends examples/echo to an account's Bot folder and returns the invite link of the answer.
 func (b *bots) install(ctx context.Context, address bot.Address) string {
 	b.t.Helper()
-	echo, err := bundle.FromDir("../../examples/echo", bundle.DefaultCeilings())
-	must(b.t, err)
-	mail, err := install.Compose(echo, address)
-	must(b.t, err)
 	author := login(b.t, b.relay, address)
 	defer author.Close()
-	must(b.t, author.Append(ctx, install.Folder, mail))
+	return installEcho(b.t, ctx, author, address)
+}
+
+// installEcho appends examples/echo to an account's Bot folder and returns the invite link of the answer.
+func installEcho(t *testing.T, ctx context.Context, author *mailbox.Client, address bot.Address) string {
+	t.Helper()
+	echo, err := bundle.FromDir("../../examples/echo", bundle.DefaultCeilings())
+	must(t, err)
+	mail, err := install.Compose(echo, address)
+	must(t, err)
+	must(t, author.Append(ctx, install.Folder, mail))
 	for ; ctx.Err() == nil; time.Sleep(20 * time.Millisecond) {
 		if _, err := author.Select(ctx, install.StatusFolder); err != nil {
 			continue // not made yet
 		}
 		list, err := author.List(ctx, 0, 1)
-		must(b.t, err)
+		must(t, err)
 		if len(list) == 0 {
 			continue
 		}
 		answer, err := author.Fetch(ctx, list[0].UID, 1<<20)
-		must(b.t, err)
+		must(t, err)
 		plain := strings.NewReplacer("=\r\n", "", "=3D", "=").Replace(string(answer)) // quoted-printable
 		if invite := regexp.MustCompile(`https://i\.delta\.chat/#\S+`).FindString(plain); invite != "" {
 			return invite
 		}
-		b.t.Fatalf("%s is not installed:\n%s", address, answer)
+		t.Fatalf("%s is not installed:\n%s", address, answer)
 	}
-	b.t.Fatalf("%s is not installed: %v", address, ctx.Err())
+	t.Fatalf("%s is not installed: %v", address, ctx.Err())
 	return ""
 }
 

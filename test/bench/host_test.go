@@ -29,48 +29,67 @@ type stages struct {
 // host is a running `mayfly serve`, the one of `make build`. TLS is verified, by the relay's CA.
 type host struct {
 	t       *testing.T
+	dir     string
 	command *exec.Cmd
 	log     string // path; JSON
 	socket  string // where it listens for the hook
 }
 
+// startHost starts a host on a real relay. It does not poll: that would open connections to bots that are to be asked while they have none.
 func startHost(t *testing.T, r *relay.Relay) *host {
 	t.Helper()
-	bin, err := filepath.Abs("../../bin")
-	must(t, err)
-	dir := t.TempDir()
-	h := &host{t: t, log: filepath.Join(dir, "log"), socket: filepath.Join(filepath.Dir(r.Hook), "mayfly")}
-	must(t, os.WriteFile(filepath.Join(dir, "master-password"), []byte(r.MasterPassword), 0o600))
-	// A poll would open connections to bots that are to be asked while they have none.
-	config := fmt.Sprintf(`
-state = %q
-core = %q
-sandbox = %q
-[relay]
+	h := newHost(t, r.MasterPassword)
+	h.socket = filepath.Join(filepath.Dir(r.Hook), "mayfly")
+	h.start(fmt.Sprintf(`
 imap = %q
 imap_security = "tls"
 smtp = %q
 smtp_security = "tls"
 master_user = %q
-master_password_file = %q
-wake_socket = %q
-poll = "24h"
+`, r.IMAPTLS, r.SubmissionTLS, r.MasterUser), "SSL_CERT_FILE="+r.CAFile)
+	return h
+}
+
+// newHost is one that does not run yet.
+func newHost(t *testing.T, masterPassword string) *host {
+	t.Helper()
+	dir := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(dir, "master-password"), []byte(masterPassword), 0o600))
+	return &host{t: t, dir: dir, log: filepath.Join(dir, "log"), socket: filepath.Join(dir, "wake")}
+}
+
+func (h *host) state() string { return filepath.Join(h.dir, "state") }
+
+// start runs the host with these lines in the table [relay] of its configuration, and returns when it listens.
+func (h *host) start(relay string, env ...string) {
+	h.t.Helper()
+	bin, err := filepath.Abs("../../bin")
+	must(h.t, err)
+	config := fmt.Sprintf(`
+state = %q
+core = %q
+sandbox = %q
 [log]
 level = "debug"
 format = "json"
-`, filepath.Join(dir, "state"), coretest.Binary(t), filepath.Join(bin, "mayfly-sandbox"), r.IMAPTLS, r.SubmissionTLS, r.MasterUser,
-		filepath.Join(dir, "master-password"), h.socket)
-	must(t, os.WriteFile(filepath.Join(dir, "mayfly.toml"), []byte(config), 0o600))
+[install]
+bots = 0
+installs_per_hour = 0
+[relay]
+master_password_file = %q
+wake_socket = %q
+poll = "24h"
+%s`, h.state(), coretest.Binary(h.t), filepath.Join(bin, "mayfly-sandbox"), filepath.Join(h.dir, "master-password"), h.socket, relay)
+	must(h.t, os.WriteFile(filepath.Join(h.dir, "mayfly.toml"), []byte(config), 0o600))
 	log, err := os.Create(h.log)
-	must(t, err)
+	must(h.t, err)
 	defer log.Close()
-	h.command = exec.Command(filepath.Join(bin, "mayfly"), "serve", "-config", filepath.Join(dir, "mayfly.toml"))
-	h.command.Env = append(os.Environ(), "SSL_CERT_FILE="+r.CAFile)
+	h.command = exec.Command(filepath.Join(bin, "mayfly"), "serve", "-config", filepath.Join(h.dir, "mayfly.toml"))
+	h.command.Env = append(os.Environ(), env...)
 	h.command.Stdout, h.command.Stderr = log, log
-	must(t, h.command.Start())
-	t.Cleanup(h.stop)
+	must(h.t, h.command.Start())
+	h.t.Cleanup(h.stop)
 	h.awaitReady()
-	return h
 }
 
 // awaitReady waits until the host listens.
@@ -101,18 +120,29 @@ func (h *host) stop() {
 // sessions reads from the log the stages of all sessions that ran a bot.
 func (h *host) sessions() []stages {
 	h.t.Helper()
+	var all []stages
+	for _, line := range h.lines("session stages") {
+		if line["handler"] != nil {
+			all = append(all, stagesOf(h.t, line))
+		}
+	}
+	return all
+}
+
+// lines are those of the log with a message.
+func (h *host) lines(msg string) []map[string]any {
+	h.t.Helper()
 	log, err := os.Open(h.log)
 	must(h.t, err)
 	defer log.Close()
-	var all []stages
+	var all []map[string]any
 	lines := bufio.NewScanner(log)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
 		var line map[string]any
-		if json.Unmarshal(lines.Bytes(), &line) != nil || line["msg"] != "session stages" || line["handler"] == nil {
-			continue
+		if json.Unmarshal(lines.Bytes(), &line) == nil && line["msg"] == msg {
+			all = append(all, line)
 		}
-		all = append(all, stagesOf(h.t, line))
 	}
 	must(h.t, lines.Err())
 	return all
