@@ -16,6 +16,7 @@ const (
 	runsKept = 1000     // a bot
 	logsKept = 20       // a bot
 	maxLog   = 64 << 10 // bytes of a run's log: its end is kept
+	maxSaid  = 4 << 10  // bytes of a run's message: its end is kept
 )
 
 // Commit is all that a session changes. Account, Storage, UIDNext and State are what is in force from now on, also where
@@ -148,9 +149,9 @@ func owner(ctx context.Context, tx *sql.Tx, jobIDs []int64) (bot.Address, error)
 }
 
 func saveRun(ctx context.Context, tx *sql.Tx, r Run) error {
-	log := tail(r.Record.Log)
+	log := tail(r.Record.Log, maxLog)
 	r.Record.Log = ""
-	r.Record.Message = tail(r.Record.Message)
+	r.Record.Message, r.Record.Kept = tail(r.Record.Message, maxSaid), tail(r.Record.Kept, maxSaid)
 	record, err := json.Marshal(r.Record)
 	if err != nil {
 		return err
@@ -174,12 +175,12 @@ func saveRun(ctx context.Context, tx *sql.Tx, r Run) error {
 }
 
 // tail keeps the end of a long text, where the error is, and says what was cut. What a bot printed need not be UTF-8.
-func tail(s string) string {
+func tail(s string, most int) string {
 	s = strings.ToValidUTF8(s, "\uFFFD")
-	if len(s) <= maxLog {
+	if len(s) <= most {
 		return s
 	}
-	cut := len(s) - maxLog
+	cut := len(s) - most
 	return fmt.Sprintf("[%d bytes cut]\n", cut) + strings.ToValidUTF8(s[cut:], "")
 }
 

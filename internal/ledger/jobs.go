@@ -240,9 +240,12 @@ func (l *Ledger) KnowsAddress(ctx context.Context, addr, from bot.Address) (bool
 	return l.over(ctx, "known address", `from_address = ?`, addr, from)
 }
 
-// KnowsSender reports whether a mail that was signed by a sender was committed or set aside before.
-func (l *Ledger) KnowsSender(ctx context.Context, addr bot.Address, sender bot.Fingerprint) (bool, error) {
-	return l.over(ctx, "known sender", `sender = ?`, addr, sender)
+// KnowsSender reports whether a mail that was signed by a sender was committed or set aside before, also one that Tidy has forgotten
+// if its sender wrote to the bot directly.
+func (l *Ledger) KnowsSender(ctx context.Context, addr bot.Address, sender bot.Fingerprint) (found bool, err error) {
+	err = l.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM consents WHERE bot = ?1 AND contact = ?2)
+		OR EXISTS (SELECT 1 FROM jobs WHERE bot = ?1 AND sender = ?2 AND state <> 'accepted')`, addr, sender).Scan(&found)
+	return found, l.explain("known sender", err)
 }
 
 // over reports whether a job of a bot is over for which a condition with one parameter holds.

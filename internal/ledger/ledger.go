@@ -11,7 +11,7 @@
 //   - The file is mode 0600. A file of a newer program, of another program, or a damaged one is refused at Open, with
 //     what to do about it.
 //
-// All times are integers, microseconds since 1970 UTC. The schema, version 4 (PRAGMA user_version; PRAGMA application_id is
+// All times are integers, microseconds since 1970 UTC. The schema, version 5 (PRAGMA user_version; PRAGMA application_id is
 // 0x4d61796c, "Mayl"); every column but the ids is NOT NULL, every table STRICT:
 //
 //	accounts   address, added               accounts whose Bot folder is watched, with or without an installed bot
@@ -47,12 +47,14 @@
 //	           path                         file in the outbox's folder; unique
 //	           size, attempts, not_before, last_error
 //	           dead                         1: given up, kept for the author to see
+//	           said                         time of its commit
 //	failures   bot, why, count, first       mails that were given up and that the author was not told of yet, by reason
 //	consents   bot, contact                 fingerprints of those who wrote to the bot directly
 //	           since, stopped               times; stopped is 0 while the contact wants to hear from the bot
 //
-// Rows of a bot are deleted with it. Jobs are kept: they are the set that replays are checked against. Of the runs of a
-// bot the newest 1000 are kept, and the newest 20 with their log; of its dead mail, the newest 100.
+// Rows of a bot are deleted with it. Jobs are the set that replays are checked against, and are kept for a time (Retention). Of
+// the runs of a bot the newest 1000 are kept, and the newest 20 with their log; of its dead mail, the newest 100. Tidy, once a day,
+// bounds what all bots together have, by age and size.
 package ledger
 
 import (
@@ -122,7 +124,7 @@ func private(path string) error {
 func dsn(path string) string {
 	u := url.URL{Scheme: "file", Path: path, RawQuery: url.Values{
 		"_txlock": {"immediate"},
-		"_pragma": {"busy_timeout(10000)", "foreign_keys(1)", "synchronous(FULL)", "trusted_schema(0)"},
+		"_pragma": {"busy_timeout(10000)", "foreign_keys(1)", "synchronous(FULL)", "trusted_schema(0)", "journal_size_limit(16777216)"},
 	}.Encode()}
 	return u.String()
 }
@@ -231,4 +233,12 @@ func fromMicro(us int64) time.Time {
 		return time.Time{}
 	}
 	return time.UnixMicro(us).UTC()
+}
+
+func sizeOf(path string) int64 {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0 // there is no write-ahead log yet
+	}
+	return info.Size()
 }

@@ -24,6 +24,7 @@ type Outgoing struct {
 	Attempts  int           // times that it was put off
 	NotBefore time.Time     // zero: at once
 	LastError string
+	Said      time.Time // when it was committed
 }
 
 const (
@@ -39,7 +40,7 @@ type Failure struct {
 	First time.Time
 }
 
-const selectOutgoing = `SELECT id, bot, from_address, recipients, message_id, path, size, attempts, not_before, last_error
+const selectOutgoing = `SELECT id, bot, from_address, recipients, message_id, path, size, attempts, not_before, last_error, said
 	FROM outgoing `
 
 func enqueue(ctx context.Context, tx *sql.Tx, addr bot.Address, o Outgoing) error {
@@ -51,19 +52,19 @@ func enqueue(ctx context.Context, tx *sql.Tx, addr bot.Address, o Outgoing) erro
 		return err
 	}
 	_, err = tx.ExecContext(ctx, `INSERT INTO outgoing (bot, from_address, recipients, message_id, path, size, not_before,
-		last_error) VALUES (?, ?, ?, ?, ?, ?, ?, '')`, addr, o.From, string(to), o.MessageID, o.Path, o.Size, micro(o.NotBefore))
+		last_error, said) VALUES (?, ?, ?, ?, ?, ?, ?, '', ?)`, addr, o.From, string(to), o.MessageID, o.Path, o.Size, micro(o.NotBefore), micro(time.Now()))
 	return err
 }
 
 func scanOutgoing(rows *sql.Rows) (Outgoing, error) {
 	var o Outgoing
 	var to string
-	var notBefore int64
-	err := rows.Scan(&o.ID, &o.Bot, &o.From, &to, &o.MessageID, &o.Path, &o.Size, &o.Attempts, &notBefore, &o.LastError)
+	var notBefore, said int64
+	err := rows.Scan(&o.ID, &o.Bot, &o.From, &to, &o.MessageID, &o.Path, &o.Size, &o.Attempts, &notBefore, &o.LastError, &said)
 	if err != nil {
 		return o, err
 	}
-	o.NotBefore = fromMicro(notBefore)
+	o.NotBefore, o.Said = fromMicro(notBefore), fromMicro(said)
 	return o, json.Unmarshal([]byte(to), &o.To)
 }
 
@@ -90,6 +91,19 @@ func (l *Ledger) OutboxPaths(ctx context.Context) ([]string, error) {
 	return paths, l.explain("outbox paths", err)
 }
 
+// RetryNow makes the unsent mails of a bot due, and returns how many there are.
+func (l *Ledger) RetryNow(ctx context.Context, addr bot.Address) (n int64, err error) {
+	err = l.write(ctx, "retry", func(tx *sql.Tx) error {
+		res, err := tx.ExecContext(ctx, `UPDATE outgoing SET not_before = 0 WHERE bot = ? AND dead = 0`, addr)
+		if err != nil {
+			return err
+		}
+		n, err = res.RowsAffected()
+		return err
+	})
+	return n, err
+}
+
 // Sent forgets a mail that the relay has taken.
 func (l *Ledger) Sent(ctx context.Context, id int64) error {
 	return l.settle(ctx, "sent", id, `DELETE FROM outgoing WHERE id = ? AND dead = 0`, id)
@@ -98,7 +112,7 @@ func (l *Ledger) Sent(ctx context.Context, id int64) error {
 // Deferred records a failed try and when to try again.
 func (l *Ledger) Deferred(ctx context.Context, id int64, until time.Time, why string) error {
 	return l.settle(ctx, "deferred", id, `UPDATE outgoing SET attempts = attempts + 1, not_before = ?, last_error = ?
-		WHERE id = ? AND dead = 0`, micro(until), tail(why), id)
+		WHERE id = ? AND dead = 0`, micro(until), tail(why, maxSaid), id)
 }
 
 // SentToSome forgets a mail that the relay has taken for some of its recipients, and counts the Failure.
@@ -161,7 +175,7 @@ func (l *Ledger) Undeliverable(ctx context.Context, id int64, why string) error 
 		if err := countFailure(ctx, tx, id, why); err != nil {
 			return err
 		}
-		res, err := tx.ExecContext(ctx, `UPDATE outgoing SET dead = 1, last_error = ? WHERE id = ? AND dead = 0`, tail(why), id)
+		res, err := tx.ExecContext(ctx, `UPDATE outgoing SET dead = 1, last_error = ? WHERE id = ? AND dead = 0`, tail(why, maxSaid), id)
 		if err := touched(res, err, fmt.Errorf("%w: no unsent mail %d", ErrNotFound, id)); err != nil {
 			return err
 		}
