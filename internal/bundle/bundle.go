@@ -65,6 +65,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -194,6 +195,12 @@ func FromFiles(files []File, c Ceilings) (*Bundle, error) {
 		}
 	}
 	return set.bundle()
+}
+
+// Digest is that of a bundle of these files, in any order.
+func Digest(files []File) string {
+	sorted := slices.SortedFunc(slices.Values(files), func(a, b File) int { return strings.Compare(a.Path, b.Path) })
+	return digest(sorted)
 }
 
 // digest is the identity of a set of sorted files. Lengths stand before path and content, so that no two sets share the bytes.

@@ -41,6 +41,7 @@ var allowed = map[string]struct {
 	"internal/session":        {"accountreader bot bundle core gateway keystore ledger minirelay sandbox storage", "joins the rooms for one wake; above it only dispatch and wiring"},
 	"internal/dispatch":       {"bot gate ledger mailbox session", "decides what happens when"},
 	"internal/install":        {"bot bundle ledger mailbox storage", "the author's door; core and sandboxes only by interface"},
+	"internal/backup":         {"bot bundle ledger", "the state folder's files, as the ledger names them"},
 	"internal/wake":           {"bot", "a socket of the relay's: tells who has news, and opens nothing"},
 	"internal/user":           {"core", "a person's app, for the demo and tests: knows nothing of Mayfly"},
 	"examples":                {"", "files"},
