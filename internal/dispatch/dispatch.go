@@ -176,14 +176,9 @@ func New(opts Options) *Dispatcher {
 func (d *Dispatcher) Wake(ctx context.Context, account bot.Address, what Wake) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	a := d.locked(ctx, account)
 	if d.closed {
 		return
-	}
-	a := d.actors[account]
-	if a == nil {
-		a = d.newActor(account)
-		d.actors[account] = a
-		d.group.Go(func() { a.serve(ctx) })
 	}
 	if a.wakes == 0 {
 		a.wokenAt = time.Now()
@@ -197,7 +192,7 @@ func (d *Dispatcher) Wake(ctx context.Context, account bot.Address, what Wake) {
 
 func (d *Dispatcher) newActor(account bot.Address) *actor {
 	return &actor{
-		d: d, account: account, signal: make(chan struct{}, 1), budget: newBudget(d.opts.Budgets, d.host),
+		d: d, account: account, signal: make(chan struct{}, 1), chores: make(chan func()), budget: newBudget(d.opts.Budgets, d.host),
 		log: d.opts.Log.With("bot", account),
 	}
 }
@@ -222,6 +217,7 @@ type actor struct {
 	d       *Dispatcher
 	account bot.Address
 	signal  chan struct{}
+	chores  chan func() // of Do
 	log     *slog.Logger
 
 	wakes   Wake // guarded by Dispatcher.mu
@@ -274,15 +270,22 @@ func (a *actor) serve(ctx context.Context) {
 		a.failures++
 		pause := a.backoff()
 		a.log.Warn("will try again", "in", pause.Round(time.Millisecond), "failures", a.failures, "err", err)
-		sleep(ctx, pause)
+		a.sleep(ctx, pause)
 	}
 }
 
-// sleep waits out a backoff. A wake does not shorten it; it is remembered.
-func sleep(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
+// sleep waits out a backoff. A wake does not shorten it; it is remembered. What Do wants is done meanwhile.
+func (a *actor) sleep(ctx context.Context, d time.Duration) {
+	over := time.After(d)
+	for {
+		select {
+		case <-over:
+			return
+		case f := <-a.chores:
+			f()
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 
@@ -304,6 +307,9 @@ func (a *actor) rest(ctx context.Context) {
 	for {
 		select {
 		case <-a.signal:
+			return
+		case f := <-a.chores:
+			f()
 			return
 		case <-due:
 			return
@@ -445,6 +451,9 @@ func (a *actor) mails(ctx context.Context, wokenAt time.Time) error {
 			break
 		}
 		for _, m := range waiting {
+			if done, err := a.interrupted(ctx); done || err != nil {
+				return err
+			}
 			if err := a.next(ctx, ledger.Cursor{UIDValidity: status.UIDValidity, UID: m.UID}, m.Size, wokenAt); err != nil {
 				return fmt.Errorf("mail %d: %w", m.UID, err)
 			}

@@ -85,7 +85,10 @@ func (i *inbox) Fetch(_ context.Context, uid uint32, max int64) ([]byte, error) 
 	return mail, nil
 }
 
-func (i *inbox) Delete(_ context.Context, uids ...uint32) error {
+func (i *inbox) Delete(ctx context.Context, uids ...uint32) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	for _, uid := range uids {

@@ -207,8 +207,14 @@ func (a *actor) work(ctx context.Context, w session.Work) error {
 	return a.clear(ctx, w.Job)
 }
 
+// clearTime is how long the daemon, when it is told to end, waits until the mail of a committed job is deleted: with a ledger that was
+// restored from before the commit, it would be answered again.
+const clearTime = 5 * time.Second
+
 // clear deletes the mail of a committed job from the relay.
 func (a *actor) clear(ctx context.Context, job ledger.Job) error {
+	ctx, cancel := lingering(ctx, clearTime)
+	defer cancel()
 	if err := a.inbox.Delete(ctx, job.Cursor.UID); err != nil {
 		return err
 	}
@@ -248,4 +254,11 @@ func (a *actor) failed(ctx context.Context, w session.Work, cause error) error {
 	}
 	record := bot.RunRecord{Status: bot.RunInternal, Message: cause.Error()}
 	return errors.Join(cause, a.d.opts.Ledger.Fail(ctx, []int64{w.Job.ID}, record, false))
+}
+
+// lingering is a context that ends some time after its parent.
+func lingering(ctx context.Context, grace time.Duration) (context.Context, func()) {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })
+	return longer, func() { stop(); cancel() }
 }

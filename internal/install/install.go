@@ -48,7 +48,7 @@
 //
 // One plain mail for each request that was looked at, from and to the account, in reply to the request, with the header
 //
-//	Mayfly-State: installed | updated | refused | uninstalled | undelivered
+//	Mayfly-State: installed | updated | refused | uninstalled | undelivered | removed
 //
 // Installed and updated have the invite link in the text and its QR code as invite.png; refused has all reasons, a line each.
 // All answers to one request have the same Message-ID.
@@ -56,6 +56,8 @@
 // Undelivered answers no request. It says which mails of the bot the relay has refused for good, with the relay's words: how many
 // for each reason, of all since the last such mail, of which there is one an hour at most. After a crash it may come twice, with the
 // same Message-ID.
+//
+// Removed answers no request either. It says that the operator has uninstalled the bot, and why.
 //
 // # After a crash
 //
@@ -94,6 +96,7 @@ const (
 	Refused     = "refused"
 	Uninstalled = "uninstalled"
 	Undelivered = "undelivered"
+	Removed     = "removed"
 )
 
 // Ledger remembers the installed bots and how far the folder has been read.
