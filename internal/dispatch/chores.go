@@ -60,3 +60,12 @@ func (a *actor) interrupted(ctx context.Context) (bool, error) {
 		return false, nil
 	}
 }
+
+// paused reports whether the operator lets the bot's mail wait.
+func (a *actor) paused(ctx context.Context) (bool, error) {
+	p, paused, err := a.d.opts.Ledger.Paused(ctx, a.account)
+	if paused {
+		a.log.Info("mail waits: the operator has paused the bot", "why", p.Why, "since", p.Since)
+	}
+	return paused, err
+}

@@ -87,3 +87,31 @@ func TestCommittedMailIsDeletedAtTheEnd(t *testing.T) {
 		t.Errorf("left in the INBOX: %v", left)
 	}
 }
+
+// Mail of a paused bot stays unread until it is resumed; a pause in the middle of many mails holds up those behind it.
+func TestMailOfAPausedBotWaits(t *testing.T) {
+	b := newBench(t, one)
+	for i, name := range valid {
+		b.put(one, uint32(i+1), name)
+	}
+	b.opts.Done = func(session.Outcome) {
+		if len(b.sessions.uids()) == 2 {
+			if err := b.ledger.Pause(t.Context(), one, "a test"); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	b.Wake(b.ctx, one, WakeInbox)
+	b.await("two sessions", func() bool { return len(b.inboxes[one].uids()) == len(valid)-2 })
+	fetched := b.inboxes[one].fetched()
+	b.Wake(b.ctx, one, WakeInbox)
+	time.Sleep(100 * time.Millisecond)
+	if got := b.inboxes[one].fetched(); got != fetched || fetched != 2 {
+		t.Errorf("%d mails fetched, %d before, want 2", got, fetched)
+	}
+	if err := b.ledger.Resume(t.Context(), one); err != nil {
+		t.Fatal(err)
+	}
+	b.Wake(b.ctx, one, WakeInbox)
+	b.await("an empty INBOX", func() bool { return len(b.inboxes[one].uids()) == 0 })
+}

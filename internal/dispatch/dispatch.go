@@ -11,6 +11,7 @@
 //   - Over a budget (Budgets), mail waits in the INBOX before anything is spent on it; it is never dropped for that, and holds up
 //     nothing but what comes after it from the same address. So does mail for which core's account has no room, for an hour;
 //     smaller mail goes on. So does the second mail of a large message that comes before its first, for a minute.
+//   - Mail of a bot that the operator has paused stays where it is, unread.
 //   - The mail that is in memory, of all bots together, is bounded by Memory.
 //   - A bot for which there is nothing to do holds no connection to the relay; the last one of a bot that had mail is closed after
 //     IdleClose. At most Looks bots look at a time whether there is something to do.
@@ -55,6 +56,7 @@ type Folder interface {
 // Ledger is what dispatch needs of the ledger.
 type Ledger interface {
 	Bot(ctx context.Context, account bot.Address) (ledger.Bot, error)
+	Paused(ctx context.Context, account bot.Address) (ledger.Pause, bool, error)
 	JobAt(ctx context.Context, account bot.Address, cursor ledger.Cursor) (ledger.Job, error)
 	Accept(ctx context.Context, job ledger.Job) (ledger.Job, error)
 	Attempt(ctx context.Context, job int64) (int, error)
@@ -453,6 +455,9 @@ func (a *actor) mails(ctx context.Context, wokenAt time.Time) error {
 		for _, m := range waiting {
 			if done, err := a.interrupted(ctx); done || err != nil {
 				return err
+			}
+			if paused, err := a.paused(ctx); paused || err != nil {
+				return errors.Join(err, a.dropRefused(ctx))
 			}
 			if err := a.next(ctx, ledger.Cursor{UIDValidity: status.UIDValidity, UID: m.UID}, m.Size, wokenAt); err != nil {
 				return fmt.Errorf("mail %d: %w", m.UID, err)

@@ -11,7 +11,7 @@
 //   - The file is mode 0600. A file of a newer program, of another program, or a damaged one is refused at Open, with
 //     what to do about it.
 //
-// All times are integers, microseconds since 1970 UTC. The schema, version 5 (PRAGMA user_version; PRAGMA application_id is
+// All times are integers, microseconds since 1970 UTC. The schema, version 6 (PRAGMA user_version; PRAGMA application_id is
 // 0x4d61796c, "Mayl"); every column but the ids is NOT NULL, every table STRICT:
 //
 //	accounts   address, added               accounts whose Bot folder is watched, with or without an installed bot
@@ -51,6 +51,7 @@
 //	failures   bot, why, count, first       mails that were given up and that the author was not told of yet, by reason
 //	consents   bot, contact                 fingerprints of those who wrote to the bot directly
 //	           since, stopped               times; stopped is 0 while the contact wants to hear from the bot
+//	pauses     bot, why, since              bots whose mail waits until the operator resumes them
 //
 // Rows of a bot are deleted with it. Jobs are the set that replays are checked against, and are kept for a time (Retention). Of
 // the runs of a bot the newest 1000 are kept, and the newest 20 with their log; of its dead mail, the newest 100. Tidy, once a day,

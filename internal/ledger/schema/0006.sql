@@ -1,0 +1,5 @@
+CREATE TABLE pauses (
+  bot   TEXT PRIMARY KEY REFERENCES bots (address) ON DELETE CASCADE,
+  why   TEXT NOT NULL,
+  since INTEGER NOT NULL
+) STRICT;
