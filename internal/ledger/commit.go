@@ -73,6 +73,9 @@ func (l *Ledger) Commit(ctx context.Context, c Commit) error {
 				return err
 			}
 		}
+		if err := l.chargeSession(ctx, tx, c); err != nil {
+			return err
+		}
 		if c.Run == nil {
 			return nil
 		}
@@ -119,6 +122,9 @@ func (l *Ledger) Fail(ctx context.Context, jobIDs []int64, record bot.RunRecord,
 			if err := finish(ctx, tx, Commit{Bot: addr, Jobs: jobIDs, JobState: JobFailed}); err != nil {
 				return err
 			}
+		}
+		if err := l.chargeSession(ctx, tx, Commit{Bot: addr, Jobs: jobIDs, Run: &record}); err != nil {
+			return err
 		}
 		now := time.Now()
 		return saveRun(ctx, tx, Run{Bot: addr, Jobs: jobIDs, Started: now.Add(-record.Wall), Ended: now, Record: record})

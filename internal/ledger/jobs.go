@@ -70,12 +70,19 @@ func (l *Ledger) Accept(ctx context.Context, j Job) (Job, error) {
 		if err := installed(ctx, tx, j.Bot); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, `INSERT INTO jobs (bot, uid_validity, uid, kind, sender, from_address, message_id, announces,
+		res, err := tx.ExecContext(ctx, `INSERT INTO jobs (bot, uid_validity, uid, kind, sender, from_address, message_id, announces,
 				size, state, accepted) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 			ON CONFLICT (bot, uid_validity, uid) DO NOTHING`, j.Bot, j.Cursor.UIDValidity, j.Cursor.UID, j.Kind, j.Sender, j.From,
 			bounded(j.MessageID), bounded(j.Announces), j.Size, JobAccepted, micro(time.Now()))
 		if err != nil {
 			return err
+		}
+		if n, err := res.RowsAffected(); err != nil {
+			return err
+		} else if n > 0 {
+			if err := l.charge(ctx, tx, j.Bot, received(j)...); err != nil {
+				return err
+			}
 		}
 		rows, err := tx.QueryContext(ctx, selectJobs+`WHERE bot = ? AND uid_validity = ? AND uid = ?`, j.Bot,
 			j.Cursor.UIDValidity, j.Cursor.UID)

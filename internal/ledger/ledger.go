@@ -11,7 +11,7 @@
 //   - The file is mode 0600. A file of a newer program, of another program, or a damaged one is refused at Open, with
 //     what to do about it.
 //
-// All times are integers, microseconds since 1970 UTC. The schema, version 6 (PRAGMA user_version; PRAGMA application_id is
+// All times are integers, microseconds since 1970 UTC. The schema, version 7 (PRAGMA user_version; PRAGMA application_id is
 // 0x4d61796c, "Mayl"); every column but the ids is NOT NULL, every table STRICT:
 //
 //	accounts   address, added               accounts whose Bot folder is watched, with or without an installed bot
@@ -52,6 +52,9 @@
 //	consents   bot, contact                 fingerprints of those who wrote to the bot directly
 //	           since, stopped               times; stopped is 0 while the contact wants to hear from the bot
 //	pauses     bot, why, since              bots whose mail waits until the operator resumes them
+//	usage      bot, subject, resource       what was used: "key FINGERPRINT", "from ADDRESS", "to ADDRESS" or "bot"; Resource
+//	           minute, amount               minutes since 1970 UTC, of the last 24 hours; they outlive the bot, so that to install
+//	                                        it again frees nothing
 //
 // Rows of a bot are deleted with it. Jobs are the set that replays are checked against, and are kept for a time (Retention). Of
 // the runs of a bot the newest 1000 are kept, and the newest 20 with their log; of its dead mail, the newest 100. Tidy, once a day,
@@ -86,8 +89,9 @@ var (
 
 // Ledger is an open database. Its methods may be called concurrently; they take turns.
 type Ledger struct {
-	db   *sql.DB
-	path string
+	db    *sql.DB
+	path  string
+	clock *clock // of usage
 }
 
 // Open opens the ledger at path, makes it where there is none, and brings an older one up to date. The folder must exist.
@@ -105,7 +109,7 @@ func Open(ctx context.Context, path string) (*Ledger, error) {
 	}
 	// One connection: transactions of this process queue in Go, in order, instead of polling for SQLite's lock.
 	db.SetMaxOpenConns(1)
-	l := &Ledger{db: db, path: path}
+	l := &Ledger{db: db, path: path, clock: newClock()}
 	if err := l.prepare(ctx); err != nil {
 		return nil, errors.Join(l.explain("open", err), db.Close())
 	}
