@@ -22,6 +22,7 @@ type Keys struct {
 	secret   []*packet.PrivateKey // that decrypt
 	self     map[bot.Fingerprint]bool
 	known    map[bot.Fingerprint]*packet.PublicKey // primary keys, the bot's own among them
+	whole    map[bot.Fingerprint][]byte            // the contacts' transferable keys
 	invites  map[string]bool
 	auth     map[string]bool
 	secrets  []secret
@@ -38,12 +39,12 @@ type secret struct {
 func NewKeys(address bot.Address, state bot.AccountState) (*Keys, error) {
 	k := &Keys{
 		readable: state.Readable,
-		self:     map[bot.Fingerprint]bool{}, known: map[bot.Fingerprint]*packet.PublicKey{},
+		self:     map[bot.Fingerprint]bool{}, known: map[bot.Fingerprint]*packet.PublicKey{}, whole: map[bot.Fingerprint][]byte{},
 		invites: set(state.InviteNumbers), auth: set(state.AuthTokens),
 	}
 	for _, raw := range state.PublicKeys {
 		if key, err := primaryKey(raw); err == nil {
-			k.known[fingerprint(key)] = key
+			k.known[fingerprint(key)], k.whole[fingerprint(key)] = key, raw
 		}
 	}
 	for _, s := range state.BroadcastSecrets {
@@ -59,6 +60,10 @@ func NewKeys(address bot.Address, state bot.AccountState) (*Keys, error) {
 	}
 	return k, nil
 }
+
+// PublicKey is the binary transferable public key of a contact, nil where it is not known. It is what to encrypt to: the subkeys in
+// it are the contact's if their binding signatures hold, which the gate does not look at.
+func (k *Keys) PublicKey(of bot.Fingerprint) []byte { return k.whole[of] }
 
 func (k *Keys) addSelf(raw []byte, tokens []string) error {
 	packets := packet.NewReader(bytes.NewReader(raw))

@@ -166,6 +166,14 @@ func TestKeyKnownFromBefore(t *testing.T) {
 	}
 }
 
+func TestPublicKeyOfAContact(t *testing.T) {
+	state := botState(t)
+	keys := keysOf(t, state)
+	if !bytes.Equal(keys.PublicKey(userPrint), state.PublicKeys[0]) || keys.PublicKey(botPrint) != nil || keys.PublicKey("") != nil {
+		t.Errorf("%x, of the bot %x", keys.PublicKey(userPrint), keys.PublicKey(botPrint))
+	}
+}
+
 // Before core has a schema that we can read, what the gate cannot know is for core to decide; what it can, it does.
 func TestUnreadableStateIsUncertain(t *testing.T) {
 	keys := keysOf(t, bot.AccountState{SelfKeys: botState(t).SelfKeys})

@@ -17,6 +17,7 @@ var allowed = map[string]struct {
 }{
 	"internal/bot":            {"", "the vocabulary: everybody imports it, so it imports nobody"},
 	"internal/gate":           {"bot", "pure: foreign bytes and keys in, a verdict out"},
+	"internal/voice":          {"bot", "pure: a text and two keys in, a mail out"},
 	"internal/bundle":         {"bot", "pure: foreign bytes in, a manifest out"},
 	"internal/keystore":       {"bot", "secret keys: nothing else in the room"},
 	"internal/mailbox":        {"bot", "a client of the relay, knows nothing of bots"},
