@@ -32,6 +32,7 @@ type Commit struct {
 	Fingerprint bot.Fingerprint // as it was where empty
 	Invite      string          // as it was where empty
 	Consent     bot.Fingerprint // of who wrote to the bot directly; empty for nobody
+	ConsentFrom bot.Address     // the address that it wrote from
 	Outgoing    []Outgoing      // in the order in which to send; ID, Bot and Attempts do not count
 	Run         *bot.RunRecord  // nil where core was alone and nothing is to be recorded
 	Started     time.Time
@@ -65,7 +66,7 @@ func (l *Ledger) Commit(ctx context.Context, c Commit) error {
 		if err := finish(ctx, tx, c); err != nil {
 			return err
 		}
-		if err := consent(ctx, tx, c.Bot, c.Consent, c.Ended); err != nil {
+		if err := consent(ctx, tx, c.Bot, c.Consent, c.ConsentFrom, c.Ended); err != nil {
 			return err
 		}
 		for _, o := range c.Outgoing {

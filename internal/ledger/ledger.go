@@ -11,7 +11,7 @@
 //   - The file is mode 0600. A file of a newer program, of another program, or a damaged one is refused at Open, with
 //     what to do about it.
 //
-// All times are integers, microseconds since 1970 UTC. The schema, version 7 (PRAGMA user_version; PRAGMA application_id is
+// All times are integers, microseconds since 1970 UTC. The schema, version 8 (PRAGMA user_version; PRAGMA application_id is
 // 0x4d61796c, "Mayl"); every column but the ids is NOT NULL, every table STRICT:
 //
 //	accounts   address, added               accounts whose Bot folder is watched, with or without an installed bot
@@ -48,9 +48,12 @@
 //	           size, attempts, not_before, last_error
 //	           dead                         1: given up, kept for the author to see
 //	           said                         time of its commit
+//	           exempt                       1: goes to stopped contacts too: the host's own words
 //	failures   bot, why, count, first       mails that were given up and that the author was not told of yet, by reason
-//	consents   bot, contact                 fingerprints of those who wrote to the bot directly
-//	           since, stopped               times; stopped is 0 while the contact wants to hear from the bot
+//	consents   bot, contact                 fingerprints of those who wrote to the bot directly, or have stopped it
+//	           since, heard                 times of the first and the last direct message, or word to go on
+//	           stopped                      time; 0 while the contact wants to hear from the bot
+//	           address                      from which the last of these came; empty: not known
 //	pauses     bot, why, since              bots whose mail waits until the operator resumes them
 //	usage      bot, subject, resource       what was used: "key FINGERPRINT", "from ADDRESS", "to ADDRESS" or "bot"; Resource
 //	           minute, amount               minutes since 1970 UTC, of the last 24 hours; they outlive the bot, so that to install

@@ -24,6 +24,7 @@ type Outgoing struct {
 	Attempts  int           // times that it was put off
 	NotBefore time.Time     // zero: at once
 	LastError string
+	Exempt    bool // from consent: it goes to stopped contacts too
 	Said      time.Time // when it was committed
 }
 
@@ -40,7 +41,7 @@ type Failure struct {
 	First time.Time
 }
 
-const selectOutgoing = `SELECT id, bot, from_address, recipients, message_id, path, size, attempts, not_before, last_error, said
+const selectOutgoing = `SELECT id, bot, from_address, recipients, message_id, path, size, attempts, not_before, last_error, said, exempt
 	FROM outgoing `
 
 func enqueue(ctx context.Context, tx *sql.Tx, addr bot.Address, o Outgoing) error {
@@ -52,7 +53,8 @@ func enqueue(ctx context.Context, tx *sql.Tx, addr bot.Address, o Outgoing) erro
 		return err
 	}
 	_, err = tx.ExecContext(ctx, `INSERT INTO outgoing (bot, from_address, recipients, message_id, path, size, not_before,
-		last_error, said) VALUES (?, ?, ?, ?, ?, ?, ?, '', ?)`, addr, o.From, string(to), o.MessageID, o.Path, o.Size, micro(o.NotBefore), micro(time.Now()))
+		last_error, said, exempt) VALUES (?, ?, ?, ?, ?, ?, ?, '', ?, ?)`, addr, o.From, string(to), o.MessageID, o.Path, o.Size, micro(o.NotBefore),
+		micro(time.Now()), o.Exempt)
 	return err
 }
 
@@ -60,7 +62,7 @@ func scanOutgoing(rows *sql.Rows) (Outgoing, error) {
 	var o Outgoing
 	var to string
 	var notBefore, said int64
-	err := rows.Scan(&o.ID, &o.Bot, &o.From, &to, &o.MessageID, &o.Path, &o.Size, &o.Attempts, &notBefore, &o.LastError, &said)
+	err := rows.Scan(&o.ID, &o.Bot, &o.From, &to, &o.MessageID, &o.Path, &o.Size, &o.Attempts, &notBefore, &o.LastError, &said, &o.Exempt)
 	if err != nil {
 		return o, err
 	}

@@ -231,7 +231,7 @@ func (r *Runner) commit(ctx context.Context, w Work, run *bot.RunRecord, end end
 	}
 	err = r.Ledger.Commit(ctx, ledger.Commit{
 		Bot: w.Bot.Address, Jobs: []int64{w.Job.ID}, Account: end.account, Storage: end.folder, UIDNext: end.uidNext,
-		State: end.state, Consent: end.consent, Outgoing: outgoing, Run: run, Started: started, Ended: time.Now(),
+		State: end.state, Consent: end.consent, ConsentFrom: w.Job.From, Outgoing: outgoing, Run: run, Started: started, Ended: time.Now(),
 	})
 	if err != nil {
 		return Outcome{}, r.uncommitted(w.Bot, outgoing, err)
