@@ -24,7 +24,7 @@ type Outgoing struct {
 	Attempts  int           // times that it was put off
 	NotBefore time.Time     // zero: at once
 	LastError string
-	Exempt    bool // from consent: it goes to stopped contacts too
+	Exempt    bool      // from consent: it goes to stopped contacts too
 	Said      time.Time // when it was committed
 }
 
