@@ -16,6 +16,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"mayfly/internal/admin"
+	"mayfly/internal/backup"
 	"mayfly/internal/bot"
 	"mayfly/internal/bundle"
 	"mayfly/internal/dispatch"
@@ -38,6 +40,7 @@ type host struct {
 	broker     *sandbox.Broker
 	ledger     *ledger.Ledger
 	store      *storage.Store
+	files      *backup.Files
 	keys       *keystore.Store
 	submission *outbox.SMTP
 	outbox     *outbox.Outbox
@@ -125,17 +128,7 @@ func (h *host) openState(ctx context.Context) error {
 	if err := os.MkdirAll(h.cfg.State, 0o700); err != nil {
 		return fmt.Errorf("state: %w", err)
 	}
-	var err error
-	if h.lock, err = lockState(h.path("lock")); err != nil {
-		return err
-	}
-	if h.ledger, err = ledger.Open(ctx, h.path("ledger.db")); err != nil {
-		return err
-	}
-	if h.store, err = storage.Open(h.path("bots")); err != nil {
-		return err
-	}
-	if h.keys, err = keystore.Open(h.path("keys")); err != nil {
+	if err := h.openFiles(ctx); err != nil {
 		return err
 	}
 	named, err := h.ledger.Generations(ctx)
@@ -146,6 +139,25 @@ func (h *host) openState(ctx context.Context) error {
 		return fmt.Errorf("storage: %w", err)
 	}
 	return nil
+}
+
+// openFiles locks the state folder and opens what is in it.
+func (h *host) openFiles(ctx context.Context) (err error) {
+	if h.lock, err = lockState(h.path("lock")); err != nil {
+		return err
+	}
+	h.files = backup.Of(h.cfg.State)
+	if err := h.files.Clean(); err != nil {
+		return err
+	}
+	if h.ledger, err = ledger.Open(ctx, h.path("ledger.db")); err != nil {
+		return err
+	}
+	if h.store, err = storage.Open(h.path("bots")); err != nil {
+		return err
+	}
+	h.keys, err = keystore.Open(h.path("keys"))
+	return err
 }
 
 func (h *host) path(name string) string { return filepath.Join(h.cfg.State, name) }
@@ -175,6 +187,16 @@ func (h *host) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	operators, err := admin.Listen(h.cfg.State, h.desk(ctx, true), h.log)
+	if err != nil {
+		return err
+	}
+	h.watchers.Go(func() {
+		if err := operators.Serve(ctx); err != nil {
+			h.log.Error("the operator's commands cannot be answered until mayfly is started again", "err", err)
+		}
+	})
+	h.watchers.Go(func() { h.tidyDaily(ctx) })
 	for _, account := range accounts {
 		h.watch(ctx, account)
 	}

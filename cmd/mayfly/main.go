@@ -27,8 +27,9 @@ Usage:
   mayfly lint [-json] DIR|ZIP   what a host would say of a bundle, for its author
   mayfly check [-config FILE]   what this machine has, what it lacks, and how to mend it
   mayfly version                versions of mayfly and of the core that it was tested with
-  mayfly help                   this text
+  mayfly help [VERB]            this text, or more of one of these, for operators, while mayfly runs or not:
 
+%s
 Example:
   mayfly check -config /etc/mayfly.toml && mayfly serve -config /etc/mayfly.toml
 
@@ -67,7 +68,7 @@ func run(ctx context.Context, args []string, std stdio) int {
 
 func dispatchVerb(ctx context.Context, args []string, std stdio) error {
 	if len(args) == 0 {
-		fmt.Fprint(std.err, usage)
+		fmt.Fprintf(std.err, usage, operatorUsage())
 		return fmt.Errorf("no verb given: %w", errUsage)
 	}
 	switch verb, rest := args[0], args[1:]; verb {
@@ -82,9 +83,17 @@ func dispatchVerb(ctx context.Context, args []string, std stdio) error {
 	case "version":
 		return version(rest, std)
 	case "help", "-h", "-help", "--help":
-		fmt.Fprint(std.out, usage)
+		if len(rest) == 1 {
+			if v, ok := findOperatorVerb(rest[0]); ok {
+				return v.do(ctx, []string{"-h"}, std)
+			}
+		}
+		fmt.Fprintf(std.out, usage, operatorUsage())
 		return nil
 	default:
+		if v, ok := findOperatorVerb(verb); ok {
+			return v.do(ctx, rest, std)
+		}
 		return fmt.Errorf("unknown verb %q: %w", verb, errUsage)
 	}
 }

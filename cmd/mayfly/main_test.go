@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -37,7 +38,14 @@ func TestScripts(t *testing.T) {
 			env.Setenv("CORE", coretest.Binary(t))
 			env.Setenv("EXAMPLES", examples)
 			env.Setenv("SANDBOX", filepath.Join(dir, "mayfly-sandbox"))
-			return nil
+			for _, name := range []string{"state:mayfly", "other:other", "nowhere:nostate"} {
+				state, file, _ := strings.Cut(name, ":")
+				text := fmt.Sprintf("state = %q\n[relay]\nimap = \"127.0.0.1:1\"\nmaster_password_file = \"\"\n", filepath.Join(env.WorkDir, state))
+				if err := os.WriteFile(filepath.Join(env.WorkDir, file+".toml"), []byte(text), 0o600); err != nil {
+					return err
+				}
+			}
+			return makeState(t.Context(), filepath.Join(env.WorkDir, "state"))
 		},
 		RequireExplicitExec: true,
 	})

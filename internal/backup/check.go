@@ -145,7 +145,7 @@ func (f *Files) CheckLive(ctx context.Context, l *ledger.Ledger) ([]Problem, err
 }
 
 func checkFolder(ctx context.Context, dir string, strict bool) ([]Problem, error) {
-	tmp, err := os.MkdirTemp("", "mayfly-verify-")
+	tmp, err := os.MkdirTemp("", ".mayfly-verify-")
 	if err != nil {
 		return nil, fmt.Errorf("backup: %w", err)
 	}

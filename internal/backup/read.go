@@ -35,7 +35,7 @@ func refuse(format string, args ...any) error {
 
 // CheckArchive reads a backup and says what is wrong with it. An archive that breaks the format is an error.
 func CheckArchive(ctx context.Context, r io.Reader, bounds Bounds) ([]Problem, error) {
-	tmp, err := os.MkdirTemp("", "mayfly-verify-")
+	tmp, err := os.MkdirTemp("", ".mayfly-verify-")
 	if err != nil {
 		return nil, fmt.Errorf("backup: %w", err)
 	}

@@ -86,7 +86,7 @@ func (l *Ledger) SameSchema(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("", "mayfly-schema-")
+	dir, err := os.MkdirTemp("", ".mayfly-schema-")
 	if err != nil {
 		return fmt.Errorf("ledger: %w", err)
 	}

@@ -157,6 +157,35 @@ func (o *Outbox) Sweep(ctx context.Context) error {
 	return nil
 }
 
+// SweepOld deletes, beside work, the files that the ledger does not name and that are older than an age: a session that stages a file
+// names it within minutes. It returns how many.
+func (o *Outbox) SweepOld(ctx context.Context, age time.Duration) (removed int, err error) {
+	entries, err := fs.ReadDir(o.root.FS(), ".") // before the ledger is asked: what comes later is not here
+	if err != nil {
+		return 0, fmt.Errorf("outbox: sweep: %w", err)
+	}
+	paths, err := o.ledger.OutboxPaths(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("outbox: sweep: %w", err)
+	}
+	named := map[string]bool{}
+	for _, p := range paths {
+		named[p] = true
+	}
+	for _, e := range entries {
+		info, e2 := e.Info()
+		if e2 != nil || named[e.Name()] || !strings.HasSuffix(e.Name(), ".eml") || o.now().Sub(info.ModTime()) < age {
+			continue
+		}
+		if e2 := o.remove(e.Name()); e2 != nil {
+			err = errors.Join(err, fmt.Errorf("outbox: sweep: %w", e2))
+			continue
+		}
+		removed++
+	}
+	return removed, err
+}
+
 // Next says when to flush a bot's mail again; false: when there is new mail. At start nothing is known: flush every bot once.
 func (o *Outbox) Next(addr bot.Address) (time.Time, bool) {
 	o.mu.Lock()

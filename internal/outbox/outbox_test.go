@@ -335,6 +335,30 @@ func TestRestartGoesOnAndSweeps(t *testing.T) {
 	h.received("one", "two")
 }
 
+// Beside work, only files that no session can still be about to name are deleted.
+func TestSweepOld(t *testing.T) {
+	h := newHouse(t)
+	h.say("one")
+	_, err := h.box.Stage(mail("never committed"))
+	must(t, err)
+	for range 2 {
+		removed, err := h.box.SweepOld(t.Context(), time.Hour)
+		must(t, err)
+		if removed != 0 || len(h.files()) != 2 {
+			t.Fatalf("%d deleted, left %v", removed, h.files())
+		}
+	}
+	h.box.now = func() time.Time { return time.Now().Add(2 * time.Hour) }
+	removed, err := h.box.SweepOld(t.Context(), time.Hour)
+	must(t, err)
+	if removed != 1 || len(h.files()) != 1 {
+		t.Errorf("%d deleted, left %v", removed, h.files())
+	}
+	h.box.now = time.Now
+	h.flush()
+	h.received("one")
+}
+
 // failing is a ledger on a full disk: it cannot record.
 type failing struct {
 	*ledger.Ledger

@@ -35,6 +35,12 @@ func TestUsage(t *testing.T) {
 	if more := one - empty; more < size || more > size+100_000 {
 		t.Errorf("a file of %d bytes takes %d", size, more)
 	}
+	if of, err := s.UsageOf(addr); err != nil || of < size || of > one {
+		t.Errorf("the bot takes %d, %v", of, err)
+	}
+	if of, err := s.UsageOf("nobody@example.org"); err != nil || of != 0 {
+		t.Errorf("a bot that is not there takes %d, %v", of, err)
+	}
 	file := filepath.Join(dir, string(addr), "bundle", digest, "a", "data")
 	if err := os.Link(file, file+"2"); err != nil {
 		t.Fatal(err)

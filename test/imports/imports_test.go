@@ -43,10 +43,11 @@ var allowed = map[string]struct {
 	"internal/dispatch":       {"bot gate ledger mailbox session", "decides what happens when"},
 	"internal/install":        {"bot bundle ledger mailbox storage", "the author's door; core and sandboxes only by interface"},
 	"internal/backup":         {"bot bundle ledger", "the state folder's files, as the ledger names them"},
+	"internal/admin":          {"backup bot ledger", "the operator's questions; what is neither ledger nor backup only by interface"},
 	"internal/wake":           {"bot", "a socket of the relay's: tells who has news, and opens nothing"},
 	"internal/user":           {"core", "a person's app, for the demo and tests: knows nothing of Mayfly"},
 	"examples":                {"", "files"},
-	"cmd/mayfly":              {"bot bundle core dispatch gate install keystore ledger mailbox minirelay outbox sandbox session storage user wake examples", "wiring"},
+	"cmd/mayfly":              {"admin backup bot bundle core dispatch gate install keystore ledger mailbox minirelay outbox sandbox session storage user wake examples", "wiring"},
 	"cmd/mayfly-sandbox":      {"accountreader broker stage wasm worker sandbox/wire sandbox/cgroup", "the other binary: nothing that holds storage, keys or the relay's password"},
 }
 
