@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -38,7 +39,8 @@ func check(ctx context.Context, args []string, std stdio) error {
 		cfg.Sandbox = beside
 	}
 	cfg.Sandbox, cfg.Core = either(*sandboxPath, cfg.Sandbox), either(*corePath, cfg.Core)
-	walls := append([]sandbox.Wall{checkCore(ctx, cfg.Core)}, checkSandbox(ctx, cfg)...)
+	core, _ := checkCore(ctx, cfg.Core)
+	walls := append([]sandbox.Wall{core}, checkSandbox(ctx, cfg)...)
 	if *asJSON {
 		if err := json.NewEncoder(std.out).Encode(walls); err != nil {
 			return err
@@ -86,22 +88,26 @@ func yesNo(b bool) string {
 }
 
 // checkCore asks the core for its version.
-func checkCore(ctx context.Context, path string) sandbox.Wall {
-	w := sandbox.Wall{Name: "core", Required: true, Mend: "install deltachat-rpc-server " + testedCore + " (PyPI deltachat-rpc-server, npm @deltachat/stdio-rpc-server) and set core in the configuration"}
+func checkCore(ctx context.Context, path string) (w sandbox.Wall, version string) {
+	w = sandbox.Wall{Name: "core", Required: true, Mend: "install deltachat-rpc-server " + testedCore + " (PyPI deltachat-rpc-server, npm @deltachat/stdio-rpc-server) and set core in the configuration"}
 	if _, err := os.Stat(path); err != nil {
 		w.Why = err.Error()
-		return w
+		return w, ""
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, path, "--version").CombinedOutput()
-	version := strings.TrimSpace(string(out))
+	version = strings.TrimSpace(string(out))
 	if err != nil {
 		w.Why = fmt.Sprintf("%s --version: %v: %.100s", path, err, version)
-		return w
+		return w, ""
 	}
-	w.InForce, w.Why = true, fmt.Sprintf("%s is %.40s, tested with %s", path, version, testedCore)
-	return w
+	if !regexp.MustCompile(`^[0-9A-Za-z.+-]{1,40}$`).MatchString(version) {
+		w.Why = fmt.Sprintf("%s --version says %.40q, which is no version", path, version)
+		return w, ""
+	}
+	w.InForce, w.Why = true, fmt.Sprintf("%s is %s, tested with %s", path, version, testedCore)
+	return w, version
 }
 
 // checkSandbox starts a broker and tries every wall.

@@ -79,7 +79,8 @@ func (h *host) open(ctx context.Context, done func(session.Outcome)) error {
 	if h.broker, err = startBroker(ctx, h.cfg); err != nil {
 		return err
 	}
-	if err := require(append(sandbox.Check(ctx, h.broker.Client(), h.cfg.Bots.walls()), checkCore(ctx, h.cfg.Core))); err != nil {
+	core, coreVersion := checkCore(ctx, h.cfg.Core)
+	if err := require(append(sandbox.Check(ctx, h.broker.Client(), h.cfg.Bots.walls()), core)); err != nil {
 		return err
 	}
 	h.submission = &outbox.SMTP{Addr: h.cfg.Relay.SMTP, TLS: outbox.TLSMode(h.cfg.Relay.SMTPSecurity), Credentials: h.credentials}
@@ -102,7 +103,7 @@ func (h *host) open(ctx context.Context, done func(session.Outcome)) error {
 		return err
 	}
 	runner := session.New(session.Options{
-		Sandboxes: h.broker.Client(), Core: h.cfg.Core, Storage: h.store, Ledger: h.ledger, Outbox: h.outbox, Keys: h.keys,
+		Sandboxes: h.broker.Client(), Core: h.cfg.Core, CoreVersion: coreVersion, Storage: h.store, Ledger: h.ledger, Outbox: h.outbox, Keys: h.keys,
 		Limits: limits, Pacer: storage.NewPacer(storage.DefaultPace()), Log: h.log, Interpreters: h.cfg.Bots.interpreters(), Landlock: h.cfg.Bots.Landlock == landlockRequired,
 		Engine: engine,
 	})

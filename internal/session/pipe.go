@@ -49,7 +49,7 @@ func native(interpreters map[string]string) func(*sandbox.Spec, bot.Manifest) er
 		spec.Dirs[0].Exec = true // the bundle: programs, and libraries of the interpreters
 		spec.Programs = []sandbox.Program{{
 			Name: programName, Path: executable, Profile: sandbox.ProfileNative, Args: m.Command[1:], Dir: bundleDir,
-			Env: append(pipeEnv(m), "PATH="+searchPath(m), "PYTHONDONTWRITEBYTECODE=1",
+			Env: append(pipeEnv(m), "PATH="+searchPath(m), "PYTHONDONTWRITEBYTECODE=1", "PYTHONPATH="+bundleDir+"/site-packages",
 				fmt.Sprintf("NODE_OPTIONS=--max-old-space-size=%d", heap(m.Limits.Memory)>>20)), // so that a script sees that it is out of memory
 		}}
 		return nil

@@ -30,7 +30,7 @@ const (
 )
 
 // shim joins the program's standard streams to the gateway. It ends when the gateway hangs up, and when its input ends, as core's
-// server does.
+// server does, and tells the version that core has.
 func shim(version string) string {
 	return fmt.Sprintf(`#!/bin/bash
 case "$1" in --version) echo %s; exit ;; esac
@@ -59,7 +59,7 @@ func (r *resident) furnish(spec *sandbox.Spec, m bot.Manifest) error {
 
 // ready lays the shim down. The bot is started with its message, so that what it uses is in the record of a run.
 func (r *resident) ready(p *program) error {
-	script := shim("2.62.0")
+	script := shim(p.r.CoreVersion)
 	return p.box.PutFile(shimPath, int64(len(script)), strings.NewReader(script))
 }
 

@@ -84,6 +84,7 @@ type Options struct {
 	Pacer     *storage.Pacer // of what bots write into their folders
 	Log       *slog.Logger
 
+	CoreVersion  string            // what core says of itself, for bots that ask deltachat-rpc-server --version
 	Interpreters map[string]string // the paths, below /usr, of those that native bots may name
 	Landlock     bool              // nothing runs where the kernel has no Landlock
 	Engine       string            // name and version of the engine for WASM: what was compiled by another one is compiled anew

@@ -40,11 +40,14 @@ def say(msg, text, **more):
     rpc("send_msg", account, msg["chatId"], {"text": text, **more})
 `
 
-// TestResidentBot runs a daemon for one message after the other: it answers, keeps a state, sends a file and reads one.
+// TestResidentBot runs a daemon for one message after the other: it answers, keeps a state, sends a file and reads one. What lies in
+// site-packages it can import, and deltachat-rpc-server tells the version that core has.
 func TestResidentBot(t *testing.T) {
 	w := newWorld(t)
-	address, invite := w.start("resident1", resident("Resident", "python3", client+`
-import os
+	f := resident("Resident", "python3", client+`
+import os, packaged
+version = subprocess.run(["deltachat-rpc-server", "--version"], capture_output=True, text=True).stdout.strip()
+assert packaged.ok and rpc("get_system_info")["deltachat_core_version"] == "v" + version, version
 for msg in messages():
     n = int(rpc("get_config", account, "ui.count") or 0) + 1
     rpc("set_config", account, "ui.count", str(n))
@@ -52,7 +55,9 @@ for msg in messages():
     got = open(msg["file"]).read() if msg["file"] else "nothing"
     say(msg, "%d: %s with %s" % (n, msg["text"], got), file="/tmp/note.txt")
     os.unlink("/tmp/note.txt")
-`))
+`)
+	f["site-packages/packaged/__init__.py"] = "ok = True\n"
+	address, invite := w.start("resident1", f)
 	ada := w.person("ada000030")
 	chat := ada.join(invite)
 	ada.say(chat, "one")
