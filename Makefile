@@ -57,7 +57,8 @@ hostile: build
 	@scripts/setup-test
 	@scripts/hostile $(WITHOUT)
 
-# Echo bots of the usual frameworks, unmodified, through the whole host. It fetches the frameworks from PyPI and npm into .tools/bots.
+# Conversations with bots of the usual frameworks, unmodified, with the host and as daemons. It fetches the frameworks from PyPI, npm and
+# the Go module proxy into .tools/bots.
 .PHONY: bots
 bots: build
 	@scripts/setup-test

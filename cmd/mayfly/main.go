@@ -25,6 +25,8 @@ Usage:
   mayfly demo [-keep] [-bot DIR] [-say TEXT]
                                 an embedded relay, a bot, a user and one mail between them, on this machine
   mayfly lint [-json] DIR|ZIP   what a host would say of a bundle, for its author
+  mayfly pack [-o FILE] [-json] DIR
+                                a bundle of a bot's folder, with what it depends on, fetched by pip, npm or go
   mayfly check [-config FILE]   what this machine has, what it lacks, and how to mend it
   mayfly version                versions of mayfly and of the core that it was tested with
   mayfly help [VERB]            this text, or more of one of these, for operators, while mayfly runs or not:
@@ -78,6 +80,8 @@ func dispatchVerb(ctx context.Context, args []string, std stdio) error {
 		return demo(ctx, rest, std)
 	case "lint":
 		return lint(ctx, rest, std)
+	case "pack":
+		return packBot(ctx, rest, std)
 	case "check":
 		return check(ctx, rest, std)
 	case "version":

@@ -18,6 +18,7 @@ func (g *Gateway) check(ctx context.Context, r row, raw json.RawMessage) ([]json
 			return nil, &Error{CodeParams, fmt.Sprintf("%s: want an array of %d parameters", r.method, len(r.params))}
 		}
 	}
+	nameFile(r, params)
 	for i, k := range r.params {
 		if k&nullable != 0 && string(params[i]) == "null" {
 			continue
@@ -29,6 +30,19 @@ func (g *Gateway) check(ctx context.Context, r row, raw json.RawMessage) ([]json
 		params[i] = checked
 	}
 	return params, nil
+}
+
+// nameFile gives a file that goes without a name that of the bot's file: core's private copy has another one.
+func nameFile(r row, params []json.RawMessage) {
+	for i, k := range r.params {
+		if k&^nullable != kindFileName || i == 0 || string(params[i]) != "null" {
+			continue
+		}
+		file := text(params[i-1])
+		if name, err := json.Marshal(file[strings.LastIndexByte(file, '/')+1:]); err == nil && file != "" {
+			params[i] = name
+		}
+	}
 }
 
 func codeOf(err error) int {

@@ -74,13 +74,13 @@ func TestParametersOfEveryKind(t *testing.T) {
 		core   string // what reaches core of it; empty: nothing
 		answer string
 	}{
-		{`{"id":1,"method":"misc_set_draft","params":[7,13,"state","/tmp/out/a.png",null,null,"File"]}`, `misc_set_draft[7,13,"state","/files/1",null,null,"File"]`, `"result"`},
+		{`{"id":1,"method":"misc_set_draft","params":[7,13,"state","/tmp/out/a.png",null,null,"File"]}`, `misc_set_draft[7,13,"state","/files/1","a.png",null,"File"]`, `"result"`},
 		{`{"id":1,"method":"misc_set_draft","params":[7,13,null,"/etc/passwd",null,null,null]}`, "", "no such file in the sandbox"},
 		{`{"id":1,"method":"misc_set_draft","params":[7,13,"` + long + `",null,null,null,null]}`, "", "at most 100000"},
 		{`{"id":1,"method":"misc_set_draft","params":[7,13,null,null,"../x",null,null]}`, "", "no slash"},
 		{`{"id":1,"method":"misc_set_draft","params":[7,13,null,null,null,null,"Virus"]}`, "", "want one of"},
 		{`{"id":1,"method":"misc_send_msg","params":[7,12,"hi",null,null,[1,2],null]}`, "", "a bot has no location"},
-		{`{"id":1,"method":"misc_send_msg","params":[7,12,"hi","/tmp/out/a.png",null,null,null]}`, `misc_send_msg[7,12,"hi","/files/1",null,null,null]`, `"result"`},
+		{`{"id":1,"method":"misc_send_msg","params":[7,12,"hi","/tmp/out/a.png",null,null,null]}`, `misc_send_msg[7,12,"hi","/files/1","a.png",null,null]`, `"result"`},
 		{`{"id":1,"method":"misc_send_draft","params":[7,13]}`, "", "chat 13 is not the one"},
 		{`{"id":1,"method":"send_sticker","params":[7,12,"/account/x/dc.db"]}`, "", "no such file in the sandbox"},
 		{`{"id":1,"method":"set_chat_profile_image","params":[7,12,"/proc/self/environ"]}`, "", "no such file in the sandbox"},

@@ -56,20 +56,20 @@ func (f *files) attachment(msg core.Message) (any, error) {
 	if msg.File == "" {
 		return nil, nil
 	}
-	target, data, err := f.show(msg)
+	target, data, err := f.show(msg, msg.FileName)
 	if err != nil {
 		return nil, err
 	}
 	return map[string]any{"path": target, "name": msg.FileName, "mime": msg.FileMime, "size": len(data)}, nil
 }
 
-// show copies the file of a message to where the bot can open it, and returns that path and the content.
-func (f *files) show(msg core.Message) (string, []byte, error) {
+// show copies the file of a message to where the bot can open it under that name, and returns the path and the content.
+func (f *files) show(msg core.Message, name string) (string, []byte, error) {
 	data, err := f.core.GetFile(msg.File, maxAttachment)
 	if err != nil {
 		return "", nil, fmt.Errorf("attachment: %w", err)
 	}
-	target := attachmentsDir + "/" + safeName(msg.FileName)
+	target := attachmentsDir + "/" + safeName(name)
 	if err := f.bot.PutFile(target, int64(len(data)), bytes.NewReader(data)); err != nil {
 		return "", nil, fmt.Errorf("attachment: %w", err)
 	}

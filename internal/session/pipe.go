@@ -231,7 +231,7 @@ func (p *program) receive(ctx context.Context, c *coreSide, o occasion) (mailMes
 	}
 	if o.msg.File != "" {
 		files := &files{core: c.box, bot: p.box, shown: map[string]string{}}
-		if m.attachment, m.data, err = files.show(o.msg); err != nil {
+		if m.attachment, m.data, err = files.show(o.msg, o.msg.FileName); err != nil {
 			return m, err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path"
 	"strings"
 	"sync"
 	"time"
@@ -68,7 +69,7 @@ func (r *resident) run(ctx context.Context, p *program, c *coreSide, o occasion,
 	defer cancel()
 	files := &files{core: c.box, bot: p.box, shown: map[string]string{}}
 	if o.msg.File != "" && o.event.Kind == core.IncomingMsg {
-		if _, _, err := files.show(o.msg); err != nil {
+		if _, _, err := files.show(o.msg, path.Base(o.msg.File)); err != nil { // as core calls it: a bot may send it on
 			return finish{}, err
 		}
 	}

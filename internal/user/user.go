@@ -66,7 +66,12 @@ func (u *User) configure(ctx context.Context, name string, t core.Transport) err
 	if err := u.Configure(ctx, u.Account, t); err != nil {
 		return err
 	}
-	return u.StartIO(ctx, u.Account)
+	if err := u.StartIO(ctx, u.Account); err != nil {
+		return err
+	}
+	// Core never sees what came into the INBOX before it looked for the first time.
+	_, err = u.Await(ctx, func(e core.Event) bool { return e.Kind == core.ImapInboxIdle })
+	return err
 }
 
 func (u *User) collect(events <-chan core.Event) {

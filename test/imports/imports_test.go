@@ -38,6 +38,7 @@ var allowed = map[string]struct {
 	"internal/worker/engine":  {"", "the binding of QuickJS"},
 	"internal/wasm":           {"", "runs the author's code: imports nothing of the daemon"},
 	"internal/wasm/wasmtest":  {"", "the Go compiler, for tests"},
+	"internal/pack":           {"bundle", "the author's tool: runs pip, npm and go on the author's machine, never on a host"},
 	"internal/outbox":         {"bot ledger", "downstream of the ledger"},
 	"internal/session":        {"accountreader bot bundle core gateway keystore ledger minirelay sandbox storage", "joins the rooms for one wake; above it only dispatch and wiring"},
 	"internal/dispatch":       {"bot gate ledger mailbox session", "decides what happens when"},
@@ -47,7 +48,7 @@ var allowed = map[string]struct {
 	"internal/wake":           {"bot", "a socket of the relay's: tells who has news, and opens nothing"},
 	"internal/user":           {"core", "a person's app, for the demo and tests: knows nothing of Mayfly"},
 	"examples":                {"", "files"},
-	"cmd/mayfly":              {"admin backup bot bundle core dispatch gate install keystore ledger mailbox minirelay outbox sandbox session storage user wake examples", "wiring"},
+	"cmd/mayfly":              {"admin backup bot bundle core dispatch gate install keystore ledger mailbox minirelay outbox pack sandbox session storage user wake examples", "wiring"},
 	"cmd/mayfly-sandbox":      {"accountreader broker stage wasm worker sandbox/wire sandbox/cgroup", "the other binary: nothing that holds storage, keys or the relay's password"},
 }
 

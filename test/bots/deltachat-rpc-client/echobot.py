@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
-"""Minimal echo bot example.
+"""Echo bot that answers commands in groups.
 
-it will echo back any text send to it, it also will print to console all Delta Chat core events.
 Pass --help to the CLI to see available options.
 """
 
@@ -15,7 +14,15 @@ def log_event(event):
     print(event)
 
 
-@hooks.on(events.NewMessage)
+@hooks.on(events.NewMessage(command="/who"))
+def who(event):
+    snapshot = event.message_snapshot
+    chat = snapshot.chat
+    info = chat.get_full_snapshot()
+    chat.send_text(f"{snapshot.sender.get_snapshot().display_name} asked in {info.name}, which has {len(info.contact_ids)} members")
+
+
+@hooks.on(events.NewMessage(is_info=False, func=lambda e: not e.command))
 def echo(event):
     snapshot = event.message_snapshot
     if snapshot.text or snapshot.file:

@@ -19,9 +19,15 @@ def log_event(_bot: Bot, _accid: int, event: EventType) -> None:
 
 @hooks.on(events.NewMessage)
 def echo(bot: Bot, accid: int, event: NewMsgEvent) -> None:
-    """Echo back any text message"""
+    """Echo back any text message, and say how long a text file is."""
     msg = event.msg
-    bot.rpc.send_msg(accid, msg.chat_id, MessageData(text=msg.text))
+    if msg.file:
+        with open(msg.file, encoding="utf-8") as file:
+            lines = file.read().splitlines()
+        reply = MessageData(text=f"{msg.file_name}: {len(lines)} lines, the first is {lines[0]!r}")
+    else:
+        reply = MessageData(text=msg.text)
+    bot.rpc.send_msg(accid, msg.chat_id, reply)
 
 
 if __name__ == "__main__":
