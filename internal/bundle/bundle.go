@@ -23,7 +23,7 @@
 //	license = "MIT"
 //	source_code_url = "https://…"     http or https
 //	contact = "…"                     required; how to reach the author: an invite link of i.delta.chat, mailto:address, or an address
-//	icon = "icon.png"                 a PNG or JPEG of the bundle
+//	icon = "icon.png"                 the bot's picture in chats: a PNG or JPEG of the bundle, at most 500 kB and 1024 × 1024 pixels
 //	runtime = "js"                    required; js, wasm or native
 //	main = "main.js"                  js, wasm: required; a .js or .mjs, or a .wasm file of the bundle
 //	command = ["python3", "bot.py"]   native: required; an interpreter of the operator's list, or a file of the bundle, and arguments;

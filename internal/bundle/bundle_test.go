@@ -61,7 +61,7 @@ func fullFiles() []File {
 	return []File{
 		{"src/main.js", []byte("export default {}\n")},
 		{"bot.toml", []byte(full)},
-		{"img/icon.png", []byte("\x89PNG")},
+		{"img/icon.png", picture(64, 64, encodePNG)},
 		{"empty", nil},
 	}
 }

@@ -150,8 +150,14 @@ func (c *collector) manifest() bot.Manifest {
 		c.manifestMissing()
 		return bot.Manifest{}
 	}
-	has := func(path string) bool { return c.find(path) >= 0 }
-	manifest, problems := parseManifest(c.files[i].Data, has, c.ceilings)
+	file := func(path string) ([]byte, bool) {
+		i := c.find(path)
+		if i < 0 {
+			return nil, false
+		}
+		return c.files[i].Data, true
+	}
+	manifest, problems := parseManifest(c.files[i].Data, file, c.ceilings)
 	c.problems = append(c.problems, problems...)
 	return manifest
 }

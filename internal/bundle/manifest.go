@@ -31,8 +31,12 @@ var (
 	invitePattern = regexp.MustCompile(`^https://i\.delta\.chat/#[0-9A-Fa-f]{40,64}(&|$)`)
 )
 
-// parseManifest checks bot.toml; has tells whether the bundle holds a file.
-func parseManifest(data []byte, has func(path string) bool, c Ceilings) (bot.Manifest, Problems) {
+// parseManifest checks bot.toml; file returns a file of the bundle, and whether it holds that.
+func parseManifest(data []byte, file func(path string) ([]byte, bool), c Ceilings) (bot.Manifest, Problems) {
+	has := func(path string) bool {
+		_, ok := file(path)
+		return ok
+	}
 	doc, root := parseTOML(data)
 	if root == nil {
 		return bot.Manifest{}, doc.problems
@@ -44,7 +48,7 @@ func parseManifest(data []byte, has func(path string) bool, c Ceilings) (bot.Man
 	m.License = root.text("license", `license = "MIT"`, maxName, false)
 	m.SourceCodeURL = root.sourceCodeURL()
 	m.Contact = root.contact()
-	m.Icon = root.icon(has)
+	m.Icon = root.icon(file)
 	m.Runtime = root.runtime()
 	m.Main = root.main(m.Runtime, has)
 	m.Command = root.command(m.Runtime, has, c)
@@ -110,18 +114,6 @@ func usableContact(v string) bool {
 	address, _, _ := strings.Cut(strings.TrimPrefix(v, "mailto:"), "?")
 	parsed, err := mail.ParseAddress(address)
 	return err == nil && parsed.Name == "" && parsed.Address == address
-}
-
-func (t *table) icon(has func(string) bool) string {
-	v, ok := t.str("icon", `icon = "icon.png"`)
-	switch {
-	case !ok:
-	case !slices.Contains([]string{".png", ".jpg", ".jpeg"}, path.Ext(v)):
-		t.fault("icon", fmt.Sprintf("icon %q is not a .png or .jpg", printable(v)), `write icon = "icon.png"`)
-	case !has(v):
-		t.fault("icon", fmt.Sprintf("icon %q is not in the bundle", printable(v)), "add the file, or correct its path")
-	}
-	return v
 }
 
 func (t *table) runtime() bot.Runtime {

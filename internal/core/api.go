@@ -106,6 +106,8 @@ type Contact struct {
 	ID           ContactID `json:"id"`
 	Address      string    `json:"address"`
 	DisplayName  string    `json:"displayName"`
+	Status       string    `json:"status"`       // that the contact has set
+	ProfileImage string    `json:"profileImage"` // path, as core sees it; empty without one
 	IsBot        bool      `json:"isBot"`
 	IsBlocked    bool      `json:"isBlocked"`
 	IsKeyContact bool      `json:"isKeyContact"`

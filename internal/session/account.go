@@ -39,7 +39,7 @@ func (r *Runner) Setup(ctx context.Context, b ledger.Bot) (ledger.Bot, error) {
 			return b, c.why(err)
 		}
 	}
-	if err := c.profile(ctx, b.Manifest); err != nil {
+	if err := r.profile(ctx, c, b); err != nil {
 		return b, c.why(err)
 	}
 	if b.Invite == "" { // each call would make one more token that stays valid for ever
@@ -128,10 +128,6 @@ func (c *coreSide) importKey(ctx context.Context, key []byte) error {
 		return err
 	}
 	return c.client.Call(ctx, "import_self_keys", nil, c.account, path, nil)
-}
-
-func (c *coreSide) profile(ctx context.Context, m bot.Manifest) error {
-	return c.client.BatchSetConfig(ctx, c.account, map[string]string{"displayname": m.Name, "selfstatus": m.Summary})
 }
 
 // fingerprint is that of the bot's own key. Core has one key for an account.
