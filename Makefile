@@ -21,6 +21,7 @@ test: lint build
 	@scripts/setup-test
 	$(DELEGATE) $(GO) test -p 2 -timeout 9m ./...
 	@scripts/relay-test if-possible
+	@$(DELEGATE) scripts/bots if-possible
 
 build: setup
 	$(GO) build -o bin/ ./cmd/...
@@ -62,7 +63,7 @@ hostile: build
 .PHONY: bots
 bots: build
 	@scripts/setup-test
-	@scripts/bots
+	@$(DELEGATE) scripts/bots
 
 # 2,000 mails to 50 bots, without and with 5 hostile ones among them. It needs root, 4 GB of memory and about fifteen minutes.
 .PHONY: load

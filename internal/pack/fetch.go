@@ -33,8 +33,10 @@ func (p *packer) python(ctx context.Context) error {
 		return nil
 	}
 	p.report.Fetched = true
+	// The copy has no history, from which some projects take their version.
+	version := "SETUPTOOLS_SCM_PRETEND_VERSION=" + p.manifest.Version
 	args := append([]string{"-m", "pip", "install", "--quiet", "--no-compile", "--target", sitePackages}, what...)
-	if err := p.run(ctx, p.stage, p.Python, args, "PIP_DISABLE_PIP_VERSION_CHECK=1", "PIP_ROOT_USER_ACTION=ignore"); err != nil {
+	if err := p.run(ctx, p.stage, p.Python, args, "PIP_DISABLE_PIP_VERSION_CHECK=1", "PIP_ROOT_USER_ACTION=ignore", version); err != nil {
 		return err
 	}
 	return errors.Join(
@@ -192,7 +194,7 @@ const heartbeat = 5 * time.Second
 
 // run runs a tool of the author's, in a group of its own that ends with ctx.
 func (p *packer) run(ctx context.Context, dir, program string, args []string, env ...string) error {
-	line := path.Base(program) + " " + strings.ReplaceAll(strings.Join(args, " "), p.stage+"/", "")
+	line := path.Base(program) + " " + strings.NewReplacer(p.stage+"/", "", p.stage, ".").Replace(strings.Join(args, " "))
 	p.Progress(line)
 	began := time.Now()
 	printed := &tail{}

@@ -85,6 +85,7 @@ type packer struct {
 
 // manifest is what must be known before there is a bundle to check.
 type manifest struct {
+	Version string   `toml:"version"`
 	Runtime string   `toml:"runtime"`
 	Command []string `toml:"command"`
 }

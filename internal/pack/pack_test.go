@@ -104,6 +104,19 @@ func TestPython(t *testing.T) {
 	}
 }
 
+// A project takes its version from its history, which a copy does not have: bot.toml has one.
+func TestProjectWithoutHistory(t *testing.T) {
+	dir := write(t, map[string]string{
+		"bot.toml": strings.Replace(pythonBot, "version = \"1\"", "version = \"1.2\"", 1), "bot.py": "",
+		"pyproject.toml": "[build-system]\nrequires = []\nbuild-backend = \"backend\"\nbackend-path = [\".\"]\n",
+		"backend.py":     "import os\ndef build_wheel(*a, **k):\n    raise Exception(\"the version is \" + os.environ[\"SETUPTOOLS_SCM_PRETEND_VERSION\"])\n",
+	})
+	_, _, err := packed(t, dir, nil)
+	if err == nil || !strings.Contains(err.Error(), "the version is 1.2") {
+		t.Errorf("the error is %v", err)
+	}
+}
+
 // wheel is a package with a module, a program, and core's server.
 func wheel(t *testing.T, path string) {
 	t.Helper()

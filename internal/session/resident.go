@@ -106,7 +106,7 @@ func (d *daemon) run(ctx context.Context, c *coreSide, timeline *Timeline) (fini
 	d.tasks.Go(func() { d.accept(ctx, p.box.Listener(rpcPort)) })
 	d.tasks.Go(func() { d.report(ctx, c) })
 
-	exit, own, trouble := d.attend(ctx)
+	exit, own, trouble := d.attend(ctx, timeline)
 	taken := d.g.Activity().Taken
 	d.hangUp(p.box.Listener(rpcPort))
 	printed.Wait()
@@ -117,16 +117,18 @@ func (d *daemon) run(ctx context.Context, c *coreSide, timeline *Timeline) (fini
 }
 
 // attend waits until the bot is quiet and ends it, or until it ends by itself (own), or at ctx's end.
-func (d *daemon) attend(ctx context.Context) (exit sandbox.Exit, own bool, trouble error) {
+func (d *daemon) attend(ctx context.Context, timeline *Timeline) (exit sandbox.Exit, own bool, trouble error) {
 	ended := make(chan struct{})
 	d.tasks.Go(func() {
 		defer close(ended)
 		exit, trouble = d.p.wait(ctx)
 	})
-	if quiet, err := d.quiet(ctx, ended); err != nil || !quiet {
+	since, quiet := d.quiet(ctx, ended)
+	if !quiet {
 		<-ended
-		return exit, true, errors.Join(trouble, err)
+		return exit, true, trouble
 	}
+	timeline.MarkAt("quiet", since)
 	if err := d.p.box.Terminate(); err != nil {
 		return exit, false, err
 	}
@@ -148,20 +150,20 @@ const (
 )
 
 // quiet waits until the bot has been told of its message, waits for more, has made no other call and used no CPU time for its
-// grace. One that says that it is done (gateway.Done) has a grace of one short look: it may have left work to another thread.
-func (d *daemon) quiet(ctx context.Context, ended <-chan struct{}) (bool, error) {
+// grace, and returns since when that is so. One that says that it is done (gateway.Done) has a grace of one short look: it may have left work to another thread.
+func (d *daemon) quiet(ctx context.Context, ended <-chan struct{}) (since time.Time, quiet bool) {
 	grace := d.p.bot.Manifest.Resident.Grace
 	look, done := grace/looksInGrace, d.g.Done()
 	ticker := time.NewTicker(look)
 	defer ticker.Stop()
 	var used time.Duration
-	since := time.Now()
+	since = time.Now()
 	for {
 		select {
 		case <-ended:
-			return false, nil
+			return since, false
 		case <-ctx.Done():
-			return false, nil
+			return since, false
 		case <-done:
 			done, look, grace = nil, shortLook, shortLook
 			ticker.Reset(look)
@@ -170,7 +172,7 @@ func (d *daemon) quiet(ctx context.Context, ended <-chan struct{}) (bool, error)
 		now, before := time.Now(), used
 		var err error
 		if used, err = d.p.box.Usage(); err != nil {
-			return false, nil // it is dead, and its end tells why
+			return since, false // it is dead, and its end tells why
 		}
 		a := d.g.Activity()
 		said := done == nil
@@ -178,7 +180,7 @@ func (d *daemon) quiet(ctx context.Context, ended <-chan struct{}) (bool, error)
 			since = now
 		}
 		if now.Sub(since) >= grace {
-			return true, nil
+			return since, true
 		}
 	}
 }

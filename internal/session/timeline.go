@@ -23,8 +23,10 @@ func NewTimeline(wake time.Time) *Timeline {
 }
 
 // Mark records that a stage is reached now. A stage that was reached before keeps its first time.
-func (t *Timeline) Mark(stage string) {
-	now := time.Now()
+func (t *Timeline) Mark(stage string) { t.MarkAt(stage, time.Now()) }
+
+// MarkAt records that a stage was reached at a time that shows only afterwards.
+func (t *Timeline) MarkAt(stage string, at time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, m := range t.marks {
@@ -32,7 +34,7 @@ func (t *Timeline) Mark(stage string) {
 			return
 		}
 	}
-	t.marks = append(t.marks, Mark{stage, now})
+	t.marks = append(t.marks, Mark{stage, at})
 }
 
 // Marks is a copy of what was recorded, in the order in which it was reached.

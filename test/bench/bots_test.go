@@ -77,7 +77,56 @@ func measureBots(t *testing.T, ctx context.Context, n int) []Row {
 	rows = append(rows, residentPhases("resident", resides)...)
 	rows = append(rows, residentPhases("poked", poked)...)
 	rows = append(rows, sleepingPhases(t, "sleeping", cold, sessions)...)
-	return append(rows, sleepingPhases(t, "a moment ago", warm, sessions)...)
+	rows = append(rows, sleepingPhases(t, "a moment ago", warm, sessions)...)
+	return append(rows, b.measureQuiet(ctx, min(n, 10))...)
+}
+
+// measureQuiet asks bots that were written as daemons (mode resident), which are ended when they are quiet: how long a run is, and how
+// much of it was waiting for that. One says when it is done, by marking the message as seen; of the other it shows only by its quiet.
+func (b *bots) measureQuiet(ctx context.Context, n int) []Row {
+	var rows []Row
+	for _, test := range []struct {
+		account bot.Address
+		what    string
+		without string // a line of its script
+	}{
+		{"daemon001@chat.test", "a daemon that says when it is done", ""},
+		{"daemon002@chat.test", "a daemon that does not", "\t\tcall markseen_msgs \"$account, [$msg]\"\n"},
+	} {
+		author := login(b.t, b.relay, test.account)
+		b.join(ctx, test.account, installBundle(b.t, ctx, author, test.account, shellBot(b.t, test.without)))
+		author.Close()
+		var runs, waits []time.Duration
+		var turns []turn
+		for range n {
+			turns = append(turns, b.ask(ctx, test.account, func() {}))
+		}
+		sessions := b.host.sessions()
+		for _, x := range turns {
+			s := sessionOf(b.t, x, sessions)
+			runs = append(runs, s.at["handler done"]-s.at["handler"])
+			waits = append(waits, s.at["handler done"]-s.at["quiet"])
+		}
+		rows = append(rows, Row{Name: test.what + ": a run", Times: runs, Base: runs}, Row{Name: "  of it waiting for quiet", Times: waits, Base: runs})
+	}
+	return rows
+}
+
+// shellBot is test/bots/shell without a line of its script.
+func shellBot(t *testing.T, without string) *bundle.Bundle {
+	t.Helper()
+	b, err := bundle.FromDir("../bots/shell", bundle.DefaultCeilings())
+	must(t, err)
+	for i, f := range b.Files {
+		if f.Path == "echo.sh" && without != "" {
+			changed := strings.Replace(string(f.Data), without, "", 1)
+			if changed == string(f.Data) {
+				t.Fatalf("echo.sh has no line %q", without)
+			}
+			b.Files[i].Data = []byte(changed)
+		}
+	}
+	return b
 }
 
 func sleeper(i int) bot.Address { return bot.Address(fmt.Sprintf("echo%05d@chat.test", i)) }
@@ -138,7 +187,12 @@ func installEcho(t *testing.T, ctx context.Context, author *mailbox.Client, addr
 	t.Helper()
 	echo, err := bundle.FromDir("../../examples/echo", bundle.DefaultCeilings())
 	must(t, err)
-	mail, err := install.Compose(echo, address)
+	return installBundle(t, ctx, author, address, echo)
+}
+
+func installBundle(t *testing.T, ctx context.Context, author *mailbox.Client, address bot.Address, b *bundle.Bundle) string {
+	t.Helper()
+	mail, err := install.Compose(b, address)
 	must(t, err)
 	must(t, author.Append(ctx, install.Folder, mail))
 	for ; ctx.Err() == nil; time.Sleep(20 * time.Millisecond) {
