@@ -62,7 +62,16 @@ func (p *packer) compile(ctx context.Context) error {
 	if err := p.run(ctx, p.stage, p.Python, args); err != nil && !errors.As(err, &failed) {
 		return err
 	}
-	return nil
+	return p.withoutCompiled()
+}
+
+// withoutCompiled leaves the compiled modules out where only they make the bundle too large: the bot then starts more slowly.
+func (p *packer) withoutCompiled() error {
+	p.measure()
+	if p.report.Bytes <= p.Ceilings.Total && p.report.Files <= p.Ceilings.Files {
+		return nil
+	}
+	return p.dropFiles(".", "*.pyc", whyLarge, func(name string) bool { return strings.HasSuffix(name, ".pyc") })
 }
 
 // packageJSON is the part of package.json that says what to do.

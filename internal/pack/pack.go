@@ -72,6 +72,7 @@ const (
 	whyScript = "programs on the PATH: write command = [\"python3\", \"-m\", …]"
 	whySource = "built into the program"
 	whyAgain  = "fetched anew"
+	whyLarge  = "the bundle would be too large; the bot starts more slowly without"
 	whyLink   = "a link"
 )
 
@@ -273,6 +274,7 @@ func remove(name string) error {
 }
 
 func (p *packer) measure() {
+	p.report.Files, p.report.Bytes = 0, 0
 	_ = filepath.WalkDir(p.stage, func(name string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:

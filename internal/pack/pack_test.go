@@ -190,6 +190,15 @@ func TestTooLarge(t *testing.T) {
 	}
 }
 
+// Compiled modules are left out where only they are too much.
+func TestTooLargeCompiled(t *testing.T) {
+	dir := write(t, map[string]string{"bot.toml": pythonBot, "bot.py": "x = 1\n", "other.py": "y = 2\n"})
+	b, r, err := packed(t, dir, func(o *Options) { o.Ceilings.Files = 3 })
+	if err != nil || len(b.Files) != 3 || r.Files != 3 || len(r.LeftOut) != 1 || r.LeftOut[0].Why != whyLarge {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
 // A tool that fails or is missing is named, with what it printed.
 func TestToolFails(t *testing.T) {
 	dir := write(t, map[string]string{"bot.toml": pythonBot, "bot.py": "", "requirements.txt": "./nowhere.whl\n"})
