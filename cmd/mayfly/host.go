@@ -113,7 +113,7 @@ func (h *host) open(ctx context.Context, done func(session.Outcome)) error {
 		return err
 	}
 	h.installer = install.New(install.Options{
-		Ledger: h.ledger, Bundles: h.store, Accounts: inSlots{runner, slots}, Checker: inSlots{runner, slots}, Keys: h.keys, Login: h.tryPassword,
+		Ledger: h.ledger, Bundles: h.store, Accounts: inSlots{runner, slots}, Checker: inSlots{runner, slots}, Author: runner, Keys: h.keys, Login: h.tryPassword,
 		Ceilings: ceilings, Rules: rules, Log: h.log,
 	})
 	h.dispatcher = dispatch.New(dispatch.Options{

@@ -140,7 +140,7 @@ func (s Slots) Lend() (back func()) {
 	}
 }
 
-// tellAgain is how long after a failure the author is told again of mail that was given up.
+// tellAgain is how long after a failure the author is told again of what has failed.
 const tellAgain = 5 * time.Minute
 
 // Wake says what changed.
@@ -233,7 +233,7 @@ type actor struct {
 	waitlist waitlist
 	refused  []ledger.Refusal // to be counted and deleted
 	waiting  time.Duration    // until mail that waits may be looked at; 0: none does
-	tellAt   time.Time        // when the author is to be told of mail that was given up; zero: nothing is known of any
+	tellAt   time.Time        // when the author is to be told of what has failed; zero: nothing is known of any
 	gateKeys *gate.Keys
 	keysOf   keysOf
 }
@@ -369,23 +369,28 @@ func (a *actor) turn(ctx context.Context, wakes Wake, wokenAt time.Time) error {
 		}
 	}
 	err := a.flush(ctx)
-	a.tell(ctx)
+	if a.tell(ctx) && err == nil {
+		err = a.flush(ctx)
+	}
 	return errors.Join(folderErr, err)
 }
 
-// tell lets the author know what the relay has refused for good. That it fails, since the relay is away or the mailbox full, holds
-// nothing else up.
-func (a *actor) tell(ctx context.Context) {
+// tell lets the author know what has failed, and reports whether there may be a mail to send. That it fails, since the relay is away or
+// the mailbox full, holds nothing else up.
+func (a *actor) tell(ctx context.Context) bool {
 	var err error
+	told := false
 	a.tellAt, err = a.d.opts.Folder.Tell(ctx, a.account, func(ctx context.Context) (Inbox, error) {
+		told = true
 		err := a.connect(ctx)
 		return a.inbox, err
 	})
 	if err != nil && ctx.Err() == nil {
 		a.tellAt = time.Now().Add(tellAgain)
-		a.log.Warn("the author could not be told of mail that was given up", "again_in", tellAgain, "err", err)
+		a.log.Warn("the author could not be told of what has failed", "again_in", tellAgain, "err", err)
 		a.hangUp()
 	}
+	return told
 }
 
 func (a *actor) connect(ctx context.Context) error {

@@ -76,8 +76,8 @@ func (c crashing) CountBots(ctx context.Context) (int, error) {
 func (c crashing) Failures(ctx context.Context, a bot.Address) ([]ledger.Failure, time.Time, error) {
 	return c.o.Ledger.Failures(ctx, a) // not called by Process
 }
-func (c crashing) FailuresTold(ctx context.Context, a bot.Address, at time.Time) error {
-	return c.o.Ledger.FailuresTold(ctx, a, at)
+func (c crashing) FailuresTold(ctx context.Context, a bot.Address, at time.Time, mails ...ledger.Outgoing) error {
+	return c.o.Ledger.FailuresTold(ctx, a, at, mails...)
 }
 func (c crashing) Remove(ctx context.Context, a bot.Address) error {
 	return burnErr(c.fuse, func() error { return c.o.Ledger.Remove(ctx, a) })

@@ -48,14 +48,15 @@
 //
 // One plain mail for each request that was looked at, from and to the account, in reply to the request, with the header
 //
-//	Mayfly-State: installed | updated | refused | uninstalled | undelivered | removed
+//	Mayfly-State: installed | updated | refused | uninstalled | failed | undelivered | removed
 //
 // Installed and updated have the invite link in the text and its QR code as invite.png; refused has all reasons, a line each.
 // All answers to one request have the same Message-ID.
 //
-// Undelivered answers no request. It says which mails of the bot the relay has refused for good, with the relay's words: how many
-// for each reason, of all since the last such mail, of which there is one an hour at most. After a crash it may come twice, with the
-// same Message-ID.
+// Failed and undelivered answer no request. They sum up what has failed of the bot since the last such mail, of which there is one an
+// hour at most: the runs, with the first lines of each error; the mails that were set aside, since the host failed on them; and the mails
+// that the relay has refused for good, with the relay's words. A mail that has more than the last of these is failed. After a crash it
+// may come twice, with the same Message-ID. The same text goes to the author by chat, where the bot can write there (Author).
 //
 // Removed answers no request either. It says that the operator has uninstalled the bot, and why.
 //
@@ -95,6 +96,7 @@ const (
 	Updated     = "updated"
 	Refused     = "refused"
 	Uninstalled = "uninstalled"
+	Failed      = "failed"
 	Undelivered = "undelivered"
 	Removed     = "removed"
 )
@@ -110,7 +112,7 @@ type Ledger interface {
 	Installs(ctx context.Context, since time.Time) ([]time.Time, error)
 	CountBots(ctx context.Context) (int, error)
 	Failures(ctx context.Context, addr bot.Address) (failures []ledger.Failure, told time.Time, err error)
-	FailuresTold(ctx context.Context, addr bot.Address, at time.Time) error
+	FailuresTold(ctx context.Context, addr bot.Address, at time.Time, mails ...ledger.Outgoing) error
 }
 
 // Bundles keeps the files of bundles by digest, and everything else that a bot has on disk.
@@ -160,6 +162,7 @@ type Options struct {
 	Bundles  Bundles
 	Accounts Accounts
 	Checker  Checker
+	Author   Author
 	Keys     Keys
 	Login    func(ctx context.Context, addr bot.Address, password string) error // tries a password; wraps mailbox.ErrLogin
 	Ceilings bundle.Ceilings

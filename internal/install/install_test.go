@@ -62,6 +62,8 @@ type host struct {
 	setups    int
 	checks    int
 	refuseKey bool // at Setup
+	known     bool // the author's key is
+	letters   []string
 }
 
 func newHost(t *testing.T) *host {
@@ -83,7 +85,7 @@ func newHost(t *testing.T) *host {
 		t.Fatal(err)
 	}
 	h.installer = New(Options{
-		Ledger: h.ledger, Bundles: h.store, Accounts: h, Checker: h, Keys: h.keys, Login: h.login, Ceilings: bundle.DefaultCeilings(),
+		Ledger: h.ledger, Bundles: h.store, Accounts: h, Checker: h, Author: h, Keys: h.keys, Login: h.login, Ceilings: bundle.DefaultCeilings(),
 		Rules: Rules{Who: Everyone, PerHour: 1000, Bots: 1000, Disk: 1e9},
 		Log:   slog.New(slog.DiscardHandler), Now: func() time.Time { return time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC) },
 	})
@@ -123,6 +125,15 @@ func (h *host) login(ctx context.Context, a bot.Address, password string) error 
 		return err
 	}
 	return c.Close()
+}
+
+// Letter is that of an author whose key is known, or not.
+func (h *host) Letter(_ context.Context, _ ledger.Bot, text string) (*ledger.Outgoing, error) {
+	if !h.known {
+		return nil, nil
+	}
+	h.letters = append(h.letters, text)
+	return &ledger.Outgoing{To: []bot.Address{"author@example.org"}, Path: fmt.Sprint("letter ", len(h.letters))}, nil
 }
 
 func (h *host) Setup(_ context.Context, b ledger.Bot) (ledger.Bot, error) {

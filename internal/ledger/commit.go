@@ -34,6 +34,7 @@ type Commit struct {
 	Consent     bot.Fingerprint // of who wrote to the bot directly; empty for nobody
 	ConsentFrom bot.Address     // the address that it wrote from
 	Outgoing    []Outgoing      // in the order in which to send; ID, Bot and Attempts do not count
+	Notice      *Notice         // that is among Outgoing; may be nil
 	Run         *bot.RunRecord  // nil where core was alone and nothing is to be recorded
 	Started     time.Time
 	Ended       time.Time
@@ -51,7 +52,8 @@ type Run struct {
 }
 
 // Commit makes a session true, whole, in one transaction. It is refused with ErrRemoved where the bot is gone, with ErrJobState
-// where a job is not (or no longer) accepted, with ErrStale where a generation or UIDNext is below the ledger's.
+// where a job is not (or no longer) accepted, with ErrStale where a generation or UIDNext is below the ledger's. A run that failed is
+// counted as a Failure.
 func (l *Ledger) Commit(ctx context.Context, c Commit) error {
 	return l.write(ctx, "commit "+string(c.Bot), func(tx *sql.Tx) error {
 		if err := installed(ctx, tx, c.Bot); err != nil {
@@ -77,8 +79,18 @@ func (l *Ledger) Commit(ctx context.Context, c Commit) error {
 		if err := l.chargeSession(ctx, tx, c); err != nil {
 			return err
 		}
+		if c.Notice != nil {
+			if err := noticed(ctx, tx, c.Bot, *c.Notice, c.Ended); err != nil {
+				return err
+			}
+		}
 		if c.Run == nil {
 			return nil
+		}
+		if c.Run.Status != bot.RunOK {
+			if err := countFailure(ctx, tx, c.Bot, FailedRun, summary(c.Run.Message), c.Ended); err != nil {
+				return err
+			}
 		}
 		return saveRun(ctx, tx, Run{Bot: c.Bot, Jobs: c.Jobs, Started: c.Started, Ended: c.Ended, Committed: true, Record: *c.Run})
 	})
@@ -112,7 +124,8 @@ func finish(ctx context.Context, tx *sql.Tx, c Commit) error {
 }
 
 // Fail records a session that was not committed: it changed nothing. With setAside its jobs become JobFailed, else they
-// stay accepted and their session can be tried again. The jobs must be of one bot, accepted, and at least one.
+// stay accepted and their session can be tried again. The jobs must be of one bot, accepted, and at least one. A mail that is set
+// aside is counted as a Failure.
 func (l *Ledger) Fail(ctx context.Context, jobIDs []int64, record bot.RunRecord, setAside bool) error {
 	return l.write(ctx, "fail", func(tx *sql.Tx) error {
 		addr, err := owner(ctx, tx, jobIDs)
@@ -121,6 +134,9 @@ func (l *Ledger) Fail(ctx context.Context, jobIDs []int64, record bot.RunRecord,
 		}
 		if setAside {
 			if err := finish(ctx, tx, Commit{Bot: addr, Jobs: jobIDs, JobState: JobFailed}); err != nil {
+				return err
+			}
+			if err := countFailure(ctx, tx, addr, FailedHost, summary(record.Message), time.Now()); err != nil {
 				return err
 			}
 		}
@@ -179,6 +195,12 @@ func saveRun(ctx context.Context, tx *sql.Tx, r Run) error {
 	_, err = tx.ExecContext(ctx, `UPDATE runs SET log = '' WHERE log <> '' AND id =
 		(SELECT id FROM runs WHERE bot = ? ORDER BY id DESC LIMIT 1 OFFSET ?)`, r.Bot, logsKept)
 	return err
+}
+
+// summary is the head of a message for the author: what failed, and where in the program.
+func summary(message string) string {
+	lines := strings.SplitN(strings.TrimSpace(message), "\n", 3)
+	return strings.Join(lines[:min(len(lines), 2)], "\n")
 }
 
 // tail keeps the end of a long text, where the error is, and says what was cut. What a bot printed need not be UTF-8.

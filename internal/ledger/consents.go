@@ -60,6 +60,27 @@ func (l *Ledger) StoppedAddresses(ctx context.Context, addr bot.Address, of []bo
 	return stopped, nil
 }
 
+// AddressOf returns the address from which a contact wrote to a bot last; empty where it never did.
+func (l *Ledger) AddressOf(ctx context.Context, addr bot.Address, contact bot.Fingerprint) (bot.Address, error) {
+	var address bot.Address
+	err := l.db.QueryRowContext(ctx, `SELECT address FROM consents WHERE bot = ? AND contact = ?`, addr, contact).Scan(&address)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", nil
+	}
+	return address, l.explain("address of a contact", err)
+}
+
+// ContactAt returns the contact that wrote to a bot last from an address; empty where none did.
+func (l *Ledger) ContactAt(ctx context.Context, addr, address bot.Address) (bot.Fingerprint, error) {
+	var contact bot.Fingerprint
+	err := l.db.QueryRowContext(ctx, `SELECT contact FROM consents WHERE bot = ? AND address = ?
+		ORDER BY max(heard, stopped) DESC LIMIT 1`, addr, address).Scan(&contact)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", nil
+	}
+	return contact, l.explain("contact at an address", err)
+}
+
 // consent notes who wrote to the bot directly. Who has stopped it has to resume by word.
 func consent(ctx context.Context, tx *sql.Tx, addr bot.Address, contact bot.Fingerprint, from bot.Address, at time.Time) error {
 	if contact == "" {

@@ -11,7 +11,7 @@
 //   - The file is mode 0600. A file of a newer program, of another program, or a damaged one is refused at Open, with
 //     what to do about it.
 //
-// All times are integers, microseconds since 1970 UTC. The schema, version 8 (PRAGMA user_version; PRAGMA application_id is
+// All times are integers, microseconds since 1970 UTC. The schema, version 9 (PRAGMA user_version; PRAGMA application_id is
 // 0x4d61796c, "Mayl"); every column but the ids is NOT NULL, every table STRICT:
 //
 //	accounts   address, added               accounts whose Bot folder is watched, with or without an installed bot
@@ -49,7 +49,9 @@
 //	           dead                         1: given up, kept for the author to see
 //	           said                         time of its commit
 //	           exempt                       1: goes to stopped contacts too: the host's own words
-//	failures   bot, why, count, first       mails that were given up and that the author was not told of yet, by reason
+//	failures   bot, kind, why, count        what the author was not told of yet, by FailureKind and reason
+//	           first, last                  times
+//	notices    bot, contact, about, at      when a contact was last told of something by the host, of the last 24 hours
 //	consents   bot, contact                 fingerprints of those who wrote to the bot directly, or have stopped it
 //	           since, heard                 times of the first and the last direct message, or word to go on
 //	           stopped                      time; 0 while the contact wants to hear from the bot

@@ -505,6 +505,48 @@ func TestOutgoingMailIsSentPutOffOrGivenUp(t *testing.T) {
 	want(t, l.Undeliverable(ctx, out[2].ID, "again"), ErrNotFound)
 }
 
+// TestFailedRunsAndNotices: runs that failed and mails that were set aside are counted by kind, with the head of their message; that a
+// contact was told is known for a day.
+func TestFailedRunsAndNotices(t *testing.T) {
+	ctx, l := t.Context(), fresh(t)
+	n := Notice{Contact: "AB", About: "x"}
+	at, err := l.Noticed(ctx, dice, n)
+	if err != nil || !at.IsZero() {
+		t.Errorf("before any: %v, %v", at, err)
+	}
+	first := time.UnixMicro(5e15).UTC()
+	run := func(status bot.RunStatus, message string, ended time.Time, notice *Notice) {
+		t.Helper()
+		must(t, l.Commit(ctx, Commit{Bot: dice, UIDNext: 1, Run: &bot.RunRecord{Status: status, Message: message}, Ended: ended, Notice: notice}))
+	}
+	run(bot.RunOK, "", first, nil)
+	run(bot.RunError, "\na\nb\nc", first, &n)
+	run(bot.RunError, "a\nb\nd", first.Add(time.Hour), nil)
+	if at, err := l.Noticed(ctx, dice, n); err != nil || at != first {
+		t.Errorf("noticed %v, %v", at, err)
+	}
+	job, err := l.Accept(ctx, Job{Bot: dice, Cursor: Cursor{UIDValidity: 7, UID: 70}})
+	must(t, err)
+	must(t, l.Fail(ctx, []int64{job.ID}, bot.RunRecord{Status: bot.RunInternal, Message: "once"}, false))
+	must(t, l.Fail(ctx, []int64{job.ID}, bot.RunRecord{Status: bot.RunInternal, Message: "set aside"}, true))
+	failures, _, err := l.Failures(ctx, dice)
+	must(t, err)
+	if len(failures) != 2 || failures[0] != (Failure{FailedRun, "a\nb", 2, first, first.Add(time.Hour)}) ||
+		failures[1].Kind != FailedHost || failures[1].Why != "set aside" || failures[1].Count != 1 {
+		t.Errorf("%+v", failures)
+	}
+	must(t, l.FailuresTold(ctx, dice, first, Outgoing{To: []bot.Address{"a@relay.example"}, Path: "letter"}))
+	out, err := l.Outbox(ctx, dice, 10)
+	if err != nil || len(out) != 1 || out[0].Path != "letter" {
+		t.Errorf("outbox %+v, %v", out, err)
+	}
+	other := Notice{Contact: "CD", About: "x"}
+	run(bot.RunError, "e", first.Add(25*time.Hour), &other)
+	if at, err := l.Noticed(ctx, dice, n); err != nil || !at.IsZero() {
+		t.Errorf("a day later: noticed %v, %v", at, err)
+	}
+}
+
 // TestFailuresAreCountedUntilTheAuthorIsTold has more reasons than are told by name.
 func TestFailuresAreCountedUntilTheAuthorIsTold(t *testing.T) {
 	ctx, l := t.Context(), fresh(t)

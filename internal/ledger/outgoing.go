@@ -34,11 +34,22 @@ const (
 	maxFailure   = 500 // bytes of such a reason
 )
 
-// Failure is a reason for which mails of a bot did not reach all whom they were for, as the relay worded it.
+// FailureKind says what failed.
+type FailureKind string
+
+// The kinds of failures.
+const (
+	FailedMail FailureKind = "mail" // did not reach all whom it was for; why in the relay's words
+	FailedRun  FailureKind = "run"  // the bot's own failure; why in the first two lines of its record
+	FailedHost FailureKind = "host" // a mail was set aside, since sessions for it kept failing
+)
+
+// Failure is a reason for which something of a bot failed.
 type Failure struct {
-	Why   string // "" stands for all reasons beyond the first 20
-	Count int    // mails
-	First time.Time
+	Kind        FailureKind
+	Why         string // "" stands for all reasons of the kind beyond the first 20
+	Count       int
+	First, Last time.Time
 }
 
 const selectOutgoing = `SELECT id, bot, from_address, recipients, message_id, path, size, attempts, not_before, last_error, said, exempt
@@ -120,7 +131,7 @@ func (l *Ledger) Deferred(ctx context.Context, id int64, until time.Time, why st
 // SentToSome forgets a mail that the relay has taken for some of its recipients, and counts the Failure.
 func (l *Ledger) SentToSome(ctx context.Context, id int64, why string) error {
 	return l.write(ctx, "sent to some", func(tx *sql.Tx) error {
-		if err := countFailure(ctx, tx, id, why); err != nil {
+		if err := countUnsent(ctx, tx, id, why); err != nil {
 			return err
 		}
 		res, err := tx.ExecContext(ctx, `DELETE FROM outgoing WHERE id = ? AND dead = 0`, id)
@@ -128,14 +139,15 @@ func (l *Ledger) SentToSome(ctx context.Context, id int64, why string) error {
 	})
 }
 
-// Failures returns why mails of a bot were given up since FailuresTold, the most frequent reasons first, and when it was told
-// last; a zero time is never.
+// Failures returns what has failed of a bot since FailuresTold, each kind's most frequent reasons first, and when it was told last; a
+// zero time is never.
 func (l *Ledger) Failures(ctx context.Context, addr bot.Address) (failures []Failure, told time.Time, err error) {
-	rows, err := l.db.QueryContext(ctx, `SELECT why, count, first FROM failures WHERE bot = ? ORDER BY count DESC, why`, addr)
+	rows, err := l.db.QueryContext(ctx, `SELECT kind, why, count, first, last FROM failures WHERE bot = ?
+		ORDER BY kind DESC, count DESC, why`, addr)
 	failures, err = collect(rows, err, func(rows *sql.Rows) (f Failure, err error) {
-		var first int64
-		err = rows.Scan(&f.Why, &f.Count, &first)
-		f.First = fromMicro(first)
+		var first, last int64
+		err = rows.Scan(&f.Kind, &f.Why, &f.Count, &first, &last)
+		f.First, f.Last = fromMicro(first), fromMicro(last)
 		return f, err
 	})
 	if err != nil || len(failures) == 0 {
@@ -146,35 +158,52 @@ func (l *Ledger) Failures(ctx context.Context, addr bot.Address) (failures []Fai
 	return failures, fromMicro(at), l.explain("failures", err)
 }
 
-// FailuresTold forgets the Failures of a bot, because its author was told of them. What is counted between Failures and
-// FailuresTold is lost: one goroutine must call both, and Undeliverable.
-func (l *Ledger) FailuresTold(ctx context.Context, addr bot.Address, at time.Time) error {
+// FailuresTold forgets the Failures of a bot, because its author was told of them, or will be by the mails given. What is counted
+// between Failures and FailuresTold is lost: one goroutine must call both, Commit and Undeliverable.
+func (l *Ledger) FailuresTold(ctx context.Context, addr bot.Address, at time.Time, mails ...Outgoing) error {
 	return l.write(ctx, "failures told", func(tx *sql.Tx) error {
 		res, err := tx.ExecContext(ctx, `UPDATE bots SET failures_told = ? WHERE address = ?`, micro(at), addr)
 		if err := touched(res, err, fmt.Errorf("%w: %s", ErrRemoved, addr)); err != nil {
 			return err
+		}
+		for _, m := range mails {
+			if err := enqueue(ctx, tx, addr, m); err != nil {
+				return err
+			}
 		}
 		_, err = tx.ExecContext(ctx, `DELETE FROM failures WHERE bot = ?`, addr)
 		return err
 	})
 }
 
-// countFailure counts an unsent mail. When there are many reasons, new ones are counted together: a relay may put something
-// new into each of its answers.
-func countFailure(ctx context.Context, tx *sql.Tx, id int64, why string) error {
+// countUnsent counts an unsent mail.
+func countUnsent(ctx context.Context, tx *sql.Tx, id int64, why string) error {
+	var addr bot.Address
+	err := tx.QueryRowContext(ctx, `SELECT bot FROM outgoing WHERE id = ? AND dead = 0`, id).Scan(&addr)
+	if errors.Is(err, sql.ErrNoRows) {
+		return fmt.Errorf("%w: no unsent mail %d", ErrNotFound, id)
+	}
+	if err != nil {
+		return err
+	}
+	return countFailure(ctx, tx, addr, FailedMail, why, time.Now())
+}
+
+// countFailure counts a failure. When there are many reasons, new ones are counted together: a relay may put something new into each
+// of its answers, and a bot into each of its errors.
+func countFailure(ctx context.Context, tx *sql.Tx, addr bot.Address, kind FailureKind, why string, at time.Time) error {
 	why = strings.ToValidUTF8(why[:min(len(why), maxFailure)], "")
-	_, err := tx.ExecContext(ctx, `INSERT INTO failures (bot, why, count, first)
-		SELECT bot, iif((SELECT count(*) FROM failures f WHERE f.bot = o.bot) < ?1
-			OR EXISTS (SELECT 1 FROM failures f WHERE f.bot = o.bot AND f.why = ?2), ?2, ''), 1, ?3
-		FROM outgoing o WHERE o.id = ?4 AND o.dead = 0
-		ON CONFLICT (bot, why) DO UPDATE SET count = count + 1`, failuresKept, why, micro(time.Now()), id)
+	_, err := tx.ExecContext(ctx, `INSERT INTO failures (bot, kind, why, count, first, last)
+		SELECT ?1, ?2, iif((SELECT count(*) FROM failures WHERE bot = ?1 AND kind = ?2) < ?3
+			OR EXISTS (SELECT 1 FROM failures WHERE bot = ?1 AND kind = ?2 AND why = ?4), ?4, ''), 1, ?5, ?5
+		WHERE true ON CONFLICT (bot, kind, why) DO UPDATE SET count = count + 1, last = excluded.last`, addr, kind, failuresKept, why, micro(at))
 	return err
 }
 
 // Undeliverable gives a mail up, and counts the Failure. It is no longer in the Outbox but among the Dead.
 func (l *Ledger) Undeliverable(ctx context.Context, id int64, why string) error {
 	return l.write(ctx, "undeliverable", func(tx *sql.Tx) error {
-		if err := countFailure(ctx, tx, id, why); err != nil {
+		if err := countUnsent(ctx, tx, id, why); err != nil {
 			return err
 		}
 		res, err := tx.ExecContext(ctx, `UPDATE outgoing SET dead = 1, last_error = ? WHERE id = ? AND dead = 0`, tail(why, maxSaid), id)

@@ -207,6 +207,7 @@ type ending struct {
 	state           bot.AccountState
 	selfKeys        [][]byte
 	outgoing        []minirelay.Outgoing
+	notice          *ledger.Notice // that is among them; may be nil
 	core            sandbox.Result
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"mayfly/internal/bot"
+	"mayfly/internal/core"
 	"mayfly/internal/gateway"
 	"mayfly/internal/ledger"
 	"mayfly/internal/sandbox"
@@ -194,7 +195,7 @@ func (p *program) run(ctx context.Context, c *coreSide, o occasion, timeline *Ti
 	}
 	record.Wall = time.Since(started)
 	if record.Status != bot.RunOK {
-		return nil, &runFailed{record}
+		return nil, &runFailed{record: record, message: o.event.Kind == core.IncomingMsg}
 	}
 	return &record, nil
 }

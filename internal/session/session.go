@@ -15,7 +15,7 @@
 //	commit    one transaction
 //
 // A bot that fails (throws, loops, runs out of memory) gets its run recorded, and nothing that it did counts: the session is
-// repeated with core alone, so that core knows the mail, and that is committed.
+// repeated with core alone, so that core knows the mail, and that is committed, with a sentence to the user who wrote.
 package session
 
 import (
@@ -32,10 +32,14 @@ import (
 	"mayfly/internal/storage"
 )
 
-// Ledger commits a session, and knows who has consented to be written to.
+// Ledger commits a session, and knows who has consented to be written to, and who was told of what.
 type Ledger interface {
 	Commit(ctx context.Context, commit ledger.Commit) error
 	Consents(ctx context.Context, addr bot.Address, contact bot.Fingerprint) (bool, error)
+	Stopped(ctx context.Context, addr bot.Address, contact bot.Fingerprint, from bot.Address) (bool, error)
+	Noticed(ctx context.Context, addr bot.Address, n ledger.Notice) (time.Time, error)
+	AddressOf(ctx context.Context, addr bot.Address, contact bot.Fingerprint) (bot.Address, error)
+	ContactAt(ctx context.Context, addr, address bot.Address) (bot.Fingerprint, error)
 }
 
 // Outbox keeps the bodies of outgoing mail until they are submitted.
@@ -130,7 +134,7 @@ func (r *Runner) Run(ctx context.Context, w Work) (Outcome, error) {
 	r.Log.Info("the bot failed; nothing that it did counts", "bot", w.Bot.Address, "uid", w.Job.Cursor.UID,
 		"status", failed.record.Status, "message", failed.record.Message)
 	w.Message = false
-	return r.attempt(ctx, w, &failed.record)
+	return r.attempt(ctx, w, failed)
 }
 
 // ErrMail is wrapped by errors that the mail itself may have caused, such as that core died of it, or did not come to an end:
@@ -175,14 +179,17 @@ func (r *Runner) Fits(b ledger.Bot, unpacked int64) (bool, error) {
 }
 
 // runFailed ends an attempt whose bot failed, before anything is committed.
-type runFailed struct{ record bot.RunRecord }
+type runFailed struct {
+	record  bot.RunRecord
+	message bool // it was run for a message of a person
+}
 
 func (f *runFailed) Error() string {
 	return fmt.Sprintf("run failed: %s: %s", f.record.Status, f.record.Message)
 }
 
-// attempt is one pass from open to commit. failed is the record of an earlier attempt whose bot failed.
-func (r *Runner) attempt(ctx context.Context, w Work, failed *bot.RunRecord) (Outcome, error) {
+// attempt is one pass from open to commit. failed is how the bot failed in an earlier attempt, nil if there was none.
+func (r *Runner) attempt(ctx context.Context, w Work, failed *runFailed) (Outcome, error) {
 	started := time.Now()
 	parent := ctx
 	ctx, cancel := context.WithTimeoutCause(ctx, r.Limits.CoreWall, fmt.Errorf("the session took longer than %s", r.Limits.CoreWall))
@@ -206,8 +213,8 @@ func (r *Runner) attempt(ctx context.Context, w Work, failed *bot.RunRecord) (Ou
 		r.sweep(w.Bot.Address, w.Bot.Account, w.Bot.Storage)
 		return Outcome{}, blame(parent, c.why(err))
 	}
-	if run == nil {
-		run = failed
+	if run == nil && failed != nil {
+		run = &failed.record
 	}
 	end, err := r.endCore(ctx, c, w.Bot)
 	if err != nil {
@@ -218,6 +225,7 @@ func (r *Runner) attempt(ctx context.Context, w Work, failed *bot.RunRecord) (Ou
 		r.Log.Warn("core gave up messages that the bot sent", "bot", w.Bot.Address, "uid", w.Job.Cursor.UID, "messages", c.lost)
 	}
 	end.folder, end.consent = program.kept(), c.wrote
+	r.apologize(ctx, w, failed, &end)
 	return r.commit(ctx, w, run, end, started)
 }
 
@@ -232,7 +240,8 @@ func (r *Runner) commit(ctx context.Context, w Work, run *bot.RunRecord, end end
 	}
 	err = r.Ledger.Commit(ctx, ledger.Commit{
 		Bot: w.Bot.Address, Jobs: []int64{w.Job.ID}, Account: end.account, Storage: end.folder, UIDNext: end.uidNext,
-		State: end.state, Consent: end.consent, ConsentFrom: w.Job.From, Outgoing: outgoing, Run: run, Started: started, Ended: time.Now(),
+		State: end.state, Consent: end.consent, ConsentFrom: w.Job.From, Outgoing: outgoing, Notice: end.notice, Run: run,
+		Started: started, Ended: time.Now(),
 	})
 	if err != nil {
 		return Outcome{}, r.uncommitted(w.Bot, outgoing, err)

@@ -118,3 +118,125 @@ func TestProfile(t *testing.T) {
 	say("three")
 	ada.profile(chat, func(c core.Contact) bool { return c.Status == "is gone" && c.ProfileImage == "" })
 }
+
+// sorry waits for the host's sentence about a run that failed.
+func (p *person) sorry() core.Message {
+	p.w.t.Helper()
+	m := p.hear()
+	if !strings.HasPrefix(m.Text, "Sorry, this bot ") || !m.IsBot && m.Sender.DisplayName == "" {
+		p.w.t.Fatalf("heard %q, want the host's sentence: %+v", m.Text, m)
+	}
+	return m
+}
+
+// grumble fails on every message but "fine".
+const grumble = `export default { message(msg) {
+	if (msg.text.includes("fine")) return "fine"
+	throw new Error("no luck")
+} }`
+
+// TestFailedRunIsToldOnce: the person who wrote hears of it, in private and once an hour; the author reads the line of the error in
+// Bot/Status, and in the chat, if the manifest's contact has one with the bot.
+func TestFailedRunIsToldOnce(t *testing.T) {
+	w := newWorld(t)
+	author := w.person("author033")
+	address, client := w.newAccount("grumble01")
+	f := script("Grumble", grumble)
+	f["bot.toml"] = strings.Replace(f["bot.toml"], "mailto:author@example.org", "mailto:author033@"+domain, 1)
+	w.append(client, address, f)
+	w.serve()
+	invite := w.installed(client)
+	author.say(author.join(invite), "fine")
+	author.expect("fine")
+
+	ada := w.person("ada000033")
+	chat := ada.join(invite)
+	ada.say(chat, "luck")
+	if m := ada.sorry(); m.ChatID != chat {
+		t.Errorf("told in chat %d, want %d", m.ChatID, chat)
+	}
+	ada.say(chat, "luck")
+	ada.say(chat, "fine")
+	ada.expect("fine") // the second failure is not told
+	if m := author.hear(); !strings.Contains(m.Text, "main.js:3:") || !strings.Contains(m.Text, "no luck") {
+		t.Errorf("the author heard %q", m.Text)
+	}
+	if mail := w.status(client, 2); !strings.Contains(mail, "Mayfly-State: failed") || !strings.Contains(mail, "main.js:3:") {
+		t.Errorf("the author reads\n%s", mail)
+	}
+	if failures, told, err := w.ledger().Failures(w.ctx, address); err != nil || len(failures) != 1 || failures[0].Count != 1 || told.IsZero() {
+		t.Errorf("the second waits for the digest of the next hour: %+v %v %v", failures, told, err)
+	}
+}
+
+// TestFailedRunInAGroup: the group hears nothing. Who wrote there is told in private, after having written to the bot directly before.
+func TestFailedRunInAGroup(t *testing.T) {
+	w := newWorld(t)
+	f := script("Grumble", grumble).with("[groups]\nprivacy = false\n")
+	_, invite := w.start("grumble02", f)
+	ada, bob := w.person("ada000034"), w.person("bob000034")
+	direct := ada.join(invite)
+	friends := ada.meet(bob)
+	group := ada.group("friends", direct, friends)
+	ada.say(group, "luck")
+	bob.hear() // ada, in the group
+	w.await(0, "the bot failed")
+	ada.say(group, "fine")
+	if m := ada.expect("fine"); m.ChatID != group { // and no private word
+		t.Errorf("answered in chat %d, want the group %d", m.ChatID, group)
+	}
+	ada.say(direct, "fine")
+	ada.expect("fine")
+	ada.say(group, "luck again")
+	if m := ada.sorry(); m.ChatID != direct {
+		t.Errorf("told in chat %d, want the direct one, %d", m.ChatID, direct)
+	}
+	for _, want := range []string{"fine", "fine", "luck again"} {
+		if m := bob.hear(); m.Text != want {
+			t.Errorf("bob heard %q, want %q", m.Text, want)
+		}
+	}
+}
+
+// TestAuthorByInvite: an author whom the manifest names by an invite link is known by the key in it. A stranger's link makes the
+// bot write to nobody.
+func TestAuthorByInvite(t *testing.T) {
+	w := newWorld(t)
+	author, stranger, ada := w.person("author035"), w.person("other0035"), w.person("ada000035")
+	var chats []core.ChatID
+	for i, p := range []*person{author, stranger} {
+		link, err := p.Invite(w.ctx, p.Account)
+		if err != nil {
+			t.Fatal(err)
+		}
+		address, client := w.newAccount([]string{"grumble03", "grumble04"}[i])
+		f := script("Grumble", grumble)
+		f["bot.toml"] = strings.Replace(f["bot.toml"], "mailto:author@example.org", link, 1)
+		if i == 0 {
+			w.serve()
+		} else {
+			w.stop()
+			w.serve()
+		}
+		w.append(client, address, f)
+		invite := w.installed(client)
+		if p == author {
+			author.say(author.join(invite), "fine")
+			author.expect("fine")
+		}
+		chats = append(chats, ada.join(invite))
+		ada.say(chats[i], "luck")
+		ada.sorry()
+		if mail := w.status(client, 2); !strings.Contains(mail, "Mayfly-State: failed") {
+			t.Errorf("the author of %s reads\n%s", address, mail)
+		}
+		if p == author {
+			if m := author.hear(); !strings.Contains(m.Text, "main.js:3:") || !strings.Contains(m.Text, "/stop") {
+				t.Errorf("the author heard %q", m.Text)
+			}
+		}
+	}
+	if out := w.log.String(); strings.Count(out, `"by_chat":true`) != 0 || strings.Count(out, `"by_chat":false`) != 1 {
+		t.Errorf("the second bot wrote to a stranger")
+	}
+}

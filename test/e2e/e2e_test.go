@@ -323,6 +323,7 @@ func TestFailingBots(t *testing.T) {
 			if run.Record.Status == bot.RunOK || test.status != "" && run.Record.Status != test.status || !strings.Contains(run.Record.Message, test.message) {
 				t.Errorf("record %s %q, want %s with %q", run.Record.Status, run.Record.Message, test.status, test.message)
 			}
+			ada.sorry()
 			ada.say(chat, "fine")
 			ada.expect("fine") // and nothing of the failed run
 		})

@@ -90,6 +90,7 @@ func TestFailingPrograms(t *testing.T) {
 			if r := w.run(address).Record; r.Status != test.status || !strings.Contains(r.Message, test.message) {
 				t.Errorf("record %s %q (exit code %d, signal %d), want %s with %q", r.Status, r.Message, r.ExitCode, r.ExitSig, test.status, test.message)
 			}
+			ada.sorry()
 			ada.say(chat, "fine")
 			ada.expect("fine") // and nothing of the failed run
 		})

@@ -96,6 +96,68 @@ func TestAFloodOfRefusalsIsOneMailAnHour(t *testing.T) {
 	}
 }
 
+// fail records runs that failed.
+func (h *host) fail(n int, message string) {
+	h.t.Helper()
+	for range n {
+		record := bot.RunRecord{Status: bot.RunError, Message: message}
+		if err := h.ledger.Commit(h.t.Context(), ledger.Commit{Bot: addr, UIDNext: 1, Run: &record, Ended: time.Now()}); err != nil {
+			h.t.Fatal(err)
+		}
+	}
+}
+
+// TestFailedRunsAreTold: with the line of the error, once an hour, in the folder, and by chat where the author's key is known.
+func TestFailedRunsAreTold(t *testing.T) {
+	h := newHost(t)
+	now := time.Now().Truncate(time.Microsecond)
+	h.installer.Now = func() time.Time { return now }
+	h.append(pack(t, "1"))
+	h.process()
+	h.fail(7, "main.js:4:11: Error: no luck\n    at message (main.js:4:11)\n    at more")
+	h.fail(1, "killed: the program ran longer than [limits] wall allows")
+	h.giveUp(1, "550 5.1.1 nobody")
+	h.tell()
+	if len(h.letters) != 0 {
+		t.Errorf("letters to an unknown author: %q", h.letters)
+	}
+	m := parse(t, h.answers()[1])
+	body, err := io.ReadAll(m.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.ReplaceAll(strings.ReplaceAll(string(body), "=\r\n", ""), "=3D", "=")
+	if s := m.Header.Get("Subject"); s != "failed: 8 runs, undelivered: 1 mail of Dice 1" || m.Header.Get("Mayfly-State") != "failed" {
+		t.Errorf("subject %q, state %q", s, m.Header.Get("Mayfly-State"))
+	}
+	for _, want := range []string{
+		"8 runs of Dice 1 failed, 2", "7 times: main.js:4:11: Error: no luck at message (main.js:4:11)\r\n",
+		"1 time: killed: the program ran longer than [limits] wall allows\r\n", "1 mail: 550 5.1.1 nobody\r\n",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in:\n%s", want, text)
+		}
+	}
+
+	h.known = true
+	h.fail(100, strings.Repeat("long ", 1000))
+	for n := range 30 {
+		h.fail(1, fmt.Sprintf("main.js:%d:1: %s", n, strings.Repeat("x", 1000)))
+	}
+	if again, connected := h.tell(); connected || !again.Equal(now.Add(time.Hour)) {
+		t.Errorf("within the hour: connected %v, again %v", connected, again)
+	}
+	now = now.Add(time.Hour)
+	h.tell()
+	if len(h.letters) != 1 || len(h.letters[0]) > 2*maxChat || !strings.Contains(h.letters[0], "130 runs of Dice 1 failed") ||
+		!strings.HasSuffix(h.letters[0], "write /stop.\n") || !strings.Contains(h.letters[0], "The whole list is in") {
+		t.Errorf("letters %q", h.letters)
+	}
+	if out, err := h.ledger.Outbox(t.Context(), addr, 10); err != nil || len(out) != 1 || out[0].Path != "letter 1" || out[0].Exempt {
+		t.Errorf("outbox %+v, %v", out, err)
+	}
+}
+
 // TestToldAgainWhereItCouldNotBe: an append that fails forgets nothing.
 func TestToldAgainWhereItCouldNotBe(t *testing.T) {
 	h := newHost(t)
