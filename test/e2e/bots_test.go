@@ -134,7 +134,7 @@ func TestFrameworks(t *testing.T) {
 				if r := w.run(address).Record; r.Status != bot.RunOK {
 					t.Errorf("the run ended with %s %q", r.Status, r.Message)
 				} else {
-					t.Logf("a run of %s, %s of CPU, %d MB", r.Wall.Round(time.Millisecond), r.CPU.Round(time.Millisecond), r.Memory>>20)
+					t.Logf("a run of %s, %.0f %% of it waiting for quiet, %s of CPU, %d MB", r.Wall.Round(time.Millisecond), 100*w.quiet(), r.CPU.Round(time.Millisecond), r.Memory>>20)
 				}
 			}
 			hosted := w.converse("ada"+c.account[3:], invite, c.turns, asked)
@@ -149,6 +149,24 @@ func TestFrameworks(t *testing.T) {
 			}
 		})
 	}
+}
+
+// quiet is the part of the last run that the host waited for its bot to be quiet, as its log says.
+func (w *world) quiet() float64 {
+	var share float64
+	for line := range strings.Lines(w.log.String()) {
+		var stages map[string]any
+		if json.Unmarshal([]byte(line), &stages) != nil || stages["msg"] != "session stages" {
+			continue
+		}
+		began, _ := stages["handler"].(float64)
+		since, quiet := stages["quiet"].(float64)
+		ended, _ := stages["handler done"].(float64)
+		if quiet && ended > began {
+			share = (ended - since) / (ended - began)
+		}
+	}
+	return share
 }
 
 // printRuns prints what a bot logged when the test has failed.
