@@ -87,20 +87,41 @@ func (g *Gateway) copyToBlobDir(_ context.Context, params []json.RawMessage) (an
 	return file, nil
 }
 
-// invite is the host's for the bot itself: core would make, and keep for ever, new tokens each time it is asked.
+// invite is the host's for the bot itself, and asked of core once for a chat: core would make, and keep for ever, new tokens each
+// time it is asked.
 func (g *Gateway) invite(ctx context.Context, params []json.RawMessage) (any, error) {
 	if string(params[1]) == "null" && g.opts.Invite != "" {
 		return g.opts.Invite, nil
 	}
-	return g.ask(ctx, "get_chat_securejoin_qr_code", params)
+	var chat uint32
+	_ = json.Unmarshal(params[1], &chat) // it has been checked to be one, or null
+	g.inviting.Lock()
+	defer g.inviting.Unlock()
+	if link, made := g.invites[chat]; made {
+		return link, nil
+	}
+	if err := g.send("get_chat_securejoin_qr_code", 1); err != nil {
+		return nil, err
+	}
+	raw, err := g.ask(ctx, "get_chat_securejoin_qr_code", params)
+	if err != nil {
+		return nil, err
+	}
+	var link string
+	if err := json.Unmarshal(raw, &link); err != nil {
+		return nil, fmt.Errorf("core's answer is no link")
+	}
+	g.invites[chat] = link
+	return link, nil
 }
 
 func (g *Gateway) inviteSVG(ctx context.Context, params []json.RawMessage) (any, error) {
-	if string(params[1]) != "null" || g.opts.Invite == "" {
-		return g.ask(ctx, "get_chat_securejoin_qr_code_svg", params)
+	link, err := g.invite(ctx, params)
+	if err != nil {
+		return nil, err
 	}
-	svg, err := g.ask(ctx, "create_qr_svg", []any{g.opts.Invite})
-	return []any{g.opts.Invite, svg}, err
+	svg, err := g.ask(ctx, "create_qr_svg", []any{link})
+	return []any{link, svg}, err
 }
 
 // miscSend is send_msg with its parameters in a row. Its result is the message's id and the message.

@@ -14,11 +14,8 @@ type Consent interface {
 	Consents(ctx context.Context, fingerprint string) (bool, error)
 }
 
-// self is what core calls the account's own contact. Those up to lastSpecial are no persons.
-const (
-	self        = 1
-	lastSpecial = 9
-)
+// lastSpecial is the last of core's ids that are no person, no chat and no message of anybody's.
+const lastSpecial = 9
 
 // chat is the part of core's FullChat that decides whether a bot may write there.
 type chat struct {
@@ -36,7 +33,7 @@ func (g *Gateway) maySend(ctx context.Context, id uint32) error {
 	g.mu.Lock()
 	allowed, known := g.chats[id]
 	g.mu.Unlock()
-	if !known && g.opts.Consent != nil {
+	if !known && id > lastSpecial && g.opts.Consent != nil {
 		var err error
 		if allowed, err = g.consented(ctx, id); err != nil {
 			return err

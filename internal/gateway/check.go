@@ -66,15 +66,9 @@ func (g *Gateway) param(ctx context.Context, k kind, raw json.RawMessage) (json.
 	case kindConsenting:
 		return decode(raw, func(id uint32) error { return g.mayAdd(ctx, id) })
 	case kindFile:
-		var path string
-		if _, err := decode(raw, func(s string) error { path = s; return nil }); err != nil {
-			return nil, err
-		}
-		taken, err := g.take(ctx, path, "")
-		if err != nil {
-			return nil, err
-		}
-		return json.Marshal(taken)
+		return g.file(ctx, raw, g.opts.Limits.File)
+	case kindUnpacked:
+		return g.file(ctx, raw, maxUnpacked)
 	case kindMessage:
 		return g.message(ctx, raw)
 	case kindConfig:
@@ -103,14 +97,20 @@ func (g *Gateway) value(k kind, raw json.RawMessage) (json.RawMessage, error) {
 		return decode(raw, func(s string) error { return atMost(len(s), g.opts.Limits.Text, "bytes") })
 	case kindName:
 		return decode(raw, func(s string) error { return atMost(len(s), 300, "bytes") })
+	case kindState:
+		return decode(raw, g.keep)
 	case kindQR:
 		return decode(raw, func(s string) error { return atMost(len(s), 2000, "bytes") })
+	case kindOwnQR:
+		return decode(raw, g.ownQR)
 	case kindFileName:
 		return decode(raw, checkFileName)
 	case kindTexts:
 		return decode(raw, checkTexts)
 	case kindViewtype:
-		return decode(raw, oneOf("Unknown", "Text", "Image", "Gif", "Sticker", "Audio", "Voice", "Video", "File", "Webxdc", "Vcard", "Call"))
+		return decode(raw, oneOf(append(sendTypes(), "Unknown", "Call")...))
+	case kindSendType:
+		return decode(raw, oneOf(sendTypes()...))
 	case kindVisibility:
 		return decode(raw, oneOf("Normal", "Archived", "Pinned"))
 	case kindMute:
@@ -119,6 +119,34 @@ func (g *Gateway) value(k kind, raw json.RawMessage) (json.RawMessage, error) {
 		return raw, refuseValue(string(raw) != "null")
 	}
 	return nil, fmt.Errorf("the policy has no check for it")
+}
+
+// sendTypes are the kinds of messages that a bot may send. A call is none: it would ring.
+func sendTypes() []string {
+	return []string{"Text", "Image", "Gif", "Sticker", "Audio", "Voice", "Video", "File", "Webxdc", "Vcard"}
+}
+
+// ownQR allows the bot's own invite links: core makes a contact of whom any other code names.
+func (g *Gateway) ownQR(code string) error {
+	link, own := strings.CutPrefix(code, "https://i.delta.chat/#")
+	if !own || len(code) > 2000 || g.opts.Fingerprint == "" || !strings.HasPrefix(link, g.opts.Fingerprint+"&") {
+		return &Error{CodeRefused, "only the bot's own invite links can be checked: core would make a contact of whom another code names. Read the code's text"}
+	}
+	return nil
+}
+
+// keep counts what is kept for the bot from run to run.
+func (g *Gateway) keep(value string) error {
+	if err := atMost(len(value), g.opts.Limits.Text, "bytes"); err != nil {
+		return err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.state+len(value) > g.opts.Limits.State {
+		return &Error{CodeLimit, fmt.Sprintf("more than %d bytes of drafts and ui.* keys in one run: keep larger things in the bot's folder", g.opts.Limits.State)}
+	}
+	g.state += len(value)
+	return nil
 }
 
 func refuseValue(refused bool) error {
@@ -207,6 +235,11 @@ func (g *Gateway) message(ctx context.Context, raw json.RawMessage) (json.RawMes
 	if data.Location != nil || data.OverrideSenderName != nil {
 		return nil, errors.New("location and overrideSenderName are not for bots: leave them out")
 	}
+	if data.ViewType != nil {
+		if err := oneOf(sendTypes()...)(*data.ViewType); err != nil {
+			return nil, fmt.Errorf("viewtype: %w", err)
+		}
+	}
 	for _, s := range []*string{data.Text, data.HTML, data.QuotedText} {
 		if s != nil {
 			if err := atMost(len(*s), g.opts.Limits.Text, "bytes of text"); err != nil {
@@ -230,7 +263,7 @@ func (g *Gateway) attach(ctx context.Context, data *messageData) error {
 	if data.Filename != nil && *data.Filename != "" {
 		name = *data.Filename
 	}
-	path, err := g.take(ctx, *data.File, name)
+	path, err := g.take(ctx, *data.File, name, g.opts.Limits.File)
 	if err != nil {
 		return err
 	}
@@ -245,23 +278,55 @@ func checkFileName(name string) error {
 	return nil
 }
 
+// maxUnpacked bounds pictures of profiles, stickers and vcards, in bytes: core takes them apart in its memory.
+const maxUnpacked = 5 << 20
+
+// file puts core's private copy in the place of a path.
+func (g *Gateway) file(ctx context.Context, raw json.RawMessage, most int64) (json.RawMessage, error) {
+	var path string
+	if _, err := decode(raw, func(s string) error { path = s; return nil }); err != nil {
+		return nil, err
+	}
+	taken, err := g.take(ctx, path, "", most)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(taken)
+}
+
 // take fetches a file of the bot's. A relative path starts where the bot does. Core names its copy as the bot did.
-func (g *Gateway) take(ctx context.Context, file, name string) (string, error) {
+func (g *Gateway) take(ctx context.Context, file, name string, most int64) (string, error) {
 	if name == "" {
 		name = file[strings.LastIndexByte(file, '/')+1:]
 	}
 	if err := checkFileName(name); err != nil {
 		return "", err
 	}
+	if len(file) > maxPath || strings.ContainsRune(file, 0) {
+		return "", fmt.Errorf("file: at most %d bytes and no NUL", maxPath)
+	}
 	if !strings.HasPrefix(file, "/") && g.opts.Home != "" {
 		file = g.opts.Home + "/" + file
 	}
-	taken, err := g.opts.Files.Take(ctx, path.Clean(file), name, g.opts.Limits.File)
+	g.taking.Lock()
+	defer g.taking.Unlock()
+	left := g.opts.Limits.Files - g.files
+	if left <= 0 {
+		return "", &Error{CodeLimit, fmt.Sprintf("more than %d bytes of files in one run", g.opts.Limits.Files)}
+	}
+	taken, size, err := g.opts.Files.Take(ctx, path.Clean(file), name, min(most, left))
 	if err != nil {
 		return "", fmt.Errorf("file %.300q: %w", file, err)
 	}
+	g.files += max(size, minFile)
 	return taken, nil
 }
+
+// maxPath is the kernel's, in bytes. An empty file counts as minFile bytes.
+const (
+	maxPath = 4096
+	minFile = 64 << 10
+)
 
 // coreError passes core's message on without core's paths.
 func (g *Gateway) coreError(method string, err error) error {

@@ -102,16 +102,18 @@ func (g *Gateway) setKey(ctx context.Context, key string, value *string) error {
 		return nil
 	case !mayWrite(key) || len(key) > 100:
 		return refusedKey(key)
-	case value != nil && len(*value) > maxConfig:
-		return atMost(len(*value), maxConfig, "bytes")
-	case key == "displayname" && value != nil && len(*value) > 300:
-		return atMost(len(*value), 300, "bytes")
-	case key == "selfavatar" && value != nil && *value != "":
-		taken, err := g.take(ctx, *value, "")
-		if err != nil {
-			return err
-		}
-		value = &taken
+	case value != nil && len(*value) > maxValue(key):
+		return atMost(len(*value), maxValue(key), "bytes")
+	}
+	var err error
+	switch {
+	case ownKey(key):
+		err = g.keepKey(ctx, key, value)
+	case key != "last_msg_id":
+		value, err = g.profile(ctx, key, value)
+	}
+	if err != nil {
+		return err
 	}
 	if _, err := g.ask(ctx, "set_config", []any{g.opts.Account, key, value}); err != nil {
 		return err
@@ -119,6 +121,68 @@ func (g *Gateway) setKey(ctx context.Context, key string, value *string) error {
 	if key == "last_msg_id" && value != nil {
 		g.feed.seenUpTo(*value)
 	}
+	return nil
+}
+
+// maxValue bounds the value of a key that a bot may write, in bytes.
+func maxValue(key string) int {
+	switch key {
+	case "displayname":
+		return 300
+	case "selfstatus":
+		return 2000 // it is in every message
+	case "selfavatar":
+		return maxPath
+	case "last_msg_id":
+		return 20
+	}
+	return maxConfig
+}
+
+// profile counts a change of what others see of the bot as a message, and gives the value for core. What is so already is no change.
+func (g *Gateway) profile(ctx context.Context, key string, value *string) (*string, error) {
+	if key != "selfavatar" {
+		raw, err := g.ask(ctx, "get_config", []any{g.opts.Account, key})
+		var now *string
+		if err == nil && json.Unmarshal(raw, &now) == nil && now != nil && value != nil && *now == *value {
+			return value, nil
+		}
+	}
+	if err := g.send("set_config", 1); err != nil || key != "selfavatar" || value == nil || *value == "" {
+		return value, err
+	}
+	taken, err := g.take(ctx, *value, "", maxUnpacked)
+	return &taken, err
+}
+
+// keepKey counts the value of a key of the bot's own, and its keys: what is kept for it is bounded in number and size.
+func (g *Gateway) keepKey(ctx context.Context, key string, value *string) error {
+	if value == nil || *value == "" {
+		return nil
+	}
+	if err := g.keep(*value); err != nil {
+		return err
+	}
+	g.keying.Lock() // core is asked once
+	defer g.keying.Unlock()
+	if g.keys == nil {
+		raw, err := g.ask(ctx, "get_all_ui_config_keys", []any{g.opts.Account})
+		if err != nil {
+			return err
+		}
+		var list []string
+		if err := json.Unmarshal(raw, &list); err != nil {
+			return fmt.Errorf("core's answer is no list of keys")
+		}
+		g.keys = map[string]bool{}
+		for _, k := range list {
+			g.keys[k] = true
+		}
+	}
+	if !g.keys[key] && len(g.keys) >= g.opts.Limits.Keys {
+		return &Error{CodeLimit, fmt.Sprintf("the account has %d ui.* keys, more are not kept: keep several things under one key, or in the bot's folder", len(g.keys))}
+	}
+	g.keys[key] = true
 	return nil
 }
 

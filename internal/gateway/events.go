@@ -98,6 +98,9 @@ func (f *feed) begin(r row) (done func()) {
 		defer f.mu.Unlock()
 		f.busy--
 		f.last = time.Now()
+		if f.waiting > 0 { // a quick bot waits again before its last answer counts as written
+			f.judge()
+		}
 	}
 }
 

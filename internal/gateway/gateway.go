@@ -9,8 +9,8 @@
 //   - A path that the bot names is fetched from the bot's own sandbox and handed to core as a private copy; a path of core's
 //     in an answer is replaced by the one under which the bot can open the file, or by null.
 //   - No answer has a password, a secret key, a server's name or a path of core's.
-//   - Lines, depth, calls, calls in flight, messages, texts and files are bounded; over a bound the call is refused, over the
-//     length of a line the bot's stream ends with ErrLine.
+//   - Lines, depth, calls, calls in flight, messages, texts, files, and answers that the bot does not read are bounded; over a
+//     bound the call is refused, over the length, number or bytes of lines the bot's stream ends with ErrLine.
 //   - After Serve has returned nothing reaches core any more.
 //
 // Lines without an id are notifications of the worker (see package worker) and are handed to Options.Notify.
@@ -22,6 +22,7 @@ package gateway
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -29,6 +30,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // Core is the part of core's client that the gateway needs.
@@ -38,8 +40,9 @@ type Core interface {
 
 // Files moves files between the bot's sandbox and core's.
 type Files interface {
-	// Take fetches a file of at most max bytes that the bot named and returns the path of core's private copy.
-	Take(ctx context.Context, botPath, filename string, max int64) (corePath string, err error)
+	// Take fetches a file of at most max bytes that the bot named and returns the path of core's private copy, and its size. It is not
+	// called twice at once.
+	Take(ctx context.Context, botPath, filename string, max int64) (corePath string, size int64, err error)
 	// Show returns the path under which the bot can open one of core's files, and whether there is one.
 	Show(corePath string) (botPath string, ok bool)
 }
@@ -47,18 +50,27 @@ type Files interface {
 // Limits bound one run.
 type Limits struct {
 	Line     int   // bytes of one line of the bot
+	Lines    int   // lines, whatever is in them
+	Input    int64 // bytes of all lines
 	Depth    int   // nesting of a call's JSON
 	InFlight int   // calls that core is working on
 	Calls    int   // calls
-	Sends    int   // messages, reactions and edits
+	Sends    int   // messages, reactions, edits, new groups, and changes of the profile
 	Text     int   // bytes of one text
+	State    int   // bytes of all values that are kept for the bot: ui.* keys and the texts of drafts
+	Keys     int   // ui.* keys that the account may have
 	File     int64 // bytes of one attachment
+	Files    int64 // bytes of all files that core is handed
 	Answer   int   // bytes of one answer of core's
+	Unread   int64 // bytes of answers that the bot has not read yet
 }
 
 // DefaultLimits are generous for a chat bot and small for a flood.
 func DefaultLimits() Limits {
-	return Limits{Line: 1 << 20, Depth: 16, InFlight: 16, Calls: 1000, Sends: 50, Text: 100_000, File: 20 << 20, Answer: 4 << 20}
+	return Limits{
+		Line: 1 << 20, Lines: 10_000, Input: 32 << 20, Depth: 16, InFlight: 16, Calls: 1000, Sends: 50, Text: 100_000, State: 1 << 20, Keys: 100,
+		File: 20 << 20, Files: 60 << 20, Answer: 4 << 20, Unread: 8 << 20,
+	}
 }
 
 // Options say on whose behalf a gateway speaks.
@@ -87,22 +99,35 @@ type Gateway struct {
 	opts   Options
 	policy map[string]row
 
-	slots chan struct{} // one for each call in flight
-	feed  *feed         // nil without an Occasion
+	slots     chan struct{} // one for each call in flight
+	feed      *feed         // nil without an Occasion
+	unread    atomic.Int64  // bytes of answers on their way to the bot
+	rewriting sync.Mutex    // held while an answer is taken apart: one at a time bounds the memory
+	taking    sync.Mutex    // held while a file is fetched: likewise; guards files
+	files     int64         // bytes of files that core was handed
 
 	mu      sync.Mutex // guards the counts and what is known
+	lines   int
+	input   int64
 	calls   int
 	sends   int
+	state   int
 	own     map[uint32]bool // messages that the bot sent in this run
 	chats   map[uint32]bool // whether they may be written to
 	consent map[uint32]bool // whether the contacts have consented
+
+	inviting sync.Mutex
+	invites  map[uint32]string // that core made in this run, by chat
+
+	keying sync.Mutex      // guards keys
+	keys   map[string]bool // ui.* keys that are there; nil: core has not been asked yet
 }
 
 // New makes a gateway for one run.
 func New(opts Options) *Gateway {
 	g := &Gateway{
 		opts: opts, policy: policy(), slots: make(chan struct{}, opts.Limits.InFlight),
-		own: map[uint32]bool{}, chats: map[uint32]bool{}, consent: map[uint32]bool{},
+		own: map[uint32]bool{}, chats: map[uint32]bool{}, consent: map[uint32]bool{}, invites: map[uint32]string{},
 	}
 	for _, id := range opts.Chats {
 		g.chats[id] = true
@@ -141,6 +166,7 @@ type Error struct {
 
 // Error codes: JSON-RPC's own, and two of the range that it leaves to servers.
 const (
+	CodeRequest  = -32600 // a line that is JSON and no call
 	CodeInternal = -32603 // core could not do it
 	CodeUnknown  = -32601 // the method is not in the policy
 	CodeParams   = -32602 // a parameter is not what the policy wants
@@ -161,7 +187,12 @@ func (g *Gateway) Serve(ctx context.Context, r io.Reader, w io.Writer) error {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(make([]byte, 0, 4096), g.opts.Limits.Line)
 	for lines.Scan() {
-		req, err := parse(lines.Bytes(), g.opts.Limits.Depth)
+		req, err := g.read(lines.Bytes())
+		var wrong *Error
+		if errors.As(err, &wrong) {
+			out.write(g.line(json.RawMessage("null"), outcome{err: wrong}))
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -179,7 +210,7 @@ func (g *Gateway) Serve(ctx context.Context, r io.Reader, w io.Writer) error {
 		calls.Go(func() {
 			o := g.call(ctx, req)
 			if !row.waits || !errors.Is(o.err, context.Canceled) { // who waits when the run ends sees the end of the stream
-				out.write(req.ID, o)
+				g.reply(out, req.ID, o)
 			}
 			done()
 			<-g.slots
@@ -191,11 +222,35 @@ func (g *Gateway) Serve(ctx context.Context, r io.Reader, w io.Writer) error {
 	return lines.Err()
 }
 
-// parse copies what it keeps: the scanner reuses its buffer.
+// read counts a line and parses it.
+func (g *Gateway) read(line []byte) (request, error) {
+	if err := g.countLine(len(line)); err != nil {
+		return request{}, err
+	}
+	return parse(line, g.opts.Limits.Depth)
+}
+
+func (g *Gateway) countLine(bytes int) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.lines, g.input = g.lines+1, g.input+int64(bytes)
+	switch {
+	case g.lines > g.opts.Limits.Lines:
+		return fmt.Errorf("%w: more than %d lines in one run", ErrLine, g.opts.Limits.Lines)
+	case g.input > g.opts.Limits.Input:
+		return fmt.Errorf("%w: more than %d bytes of calls in one run", ErrLine, g.opts.Limits.Input)
+	}
+	return nil
+}
+
+// parse copies what it keeps: the scanner reuses its buffer. An *Error is to be told to the bot, any other ends its stream.
 func parse(line []byte, depth int) (request, error) {
 	var req request
 	if err := checkDepth(line, depth); err != nil {
 		return req, fmt.Errorf("%w: %w", ErrLine, err)
+	}
+	if line = bytes.TrimSpace(line); len(line) > 0 && line[0] == '[' {
+		return req, &Error{CodeRequest, "a batch of calls is refused: write each call in a line of its own"}
 	}
 	if err := json.Unmarshal(line, &req); err != nil {
 		return req, fmt.Errorf("%w: %w", ErrLine, err)
@@ -205,6 +260,9 @@ func parse(line []byte, depth int) (request, error) {
 	}
 	if string(req.ID) == "null" {
 		req.ID = nil
+	}
+	if len(req.ID) > 0 && strings.IndexByte("{[tf", req.ID[0]) >= 0 {
+		return req, &Error{CodeRequest, "the id of a call is a number or a string"}
 	}
 	return req, nil
 }
@@ -254,9 +312,11 @@ func (g *Gateway) call(ctx context.Context, req request) outcome {
 	if len(result) > g.opts.Limits.Answer {
 		return outcome{err: &Error{CodeLimit, fmt.Sprintf("%s: the answer is larger than %d bytes: ask for less at once", req.Method, g.opts.Limits.Answer)}}
 	}
-	if row.sends {
+	if row.message {
 		g.remember(result)
 	}
+	g.rewriting.Lock()
+	defer g.rewriting.Unlock()
 	result, err = g.rewrite(result)
 	return outcome{result, err}
 }
@@ -343,22 +403,32 @@ func (g *Gateway) countSends(r row, params []json.RawMessage) error {
 			n = max(n, len(ids))
 		}
 	}
+	return g.send(r.method, n)
+}
+
+func (g *Gateway) send(method string, n int) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.sends+n > g.opts.Limits.Sends {
-		return &Error{CodeLimit, fmt.Sprintf("%s: more than %d messages in one run", r.method, g.opts.Limits.Sends)}
+		return &Error{CodeLimit, fmt.Sprintf("%s: more than %d messages in one run", method, g.opts.Limits.Sends)}
 	}
 	g.sends += n
 	return nil
 }
 
-// answers writes lines whole.
-type answers struct {
-	mu sync.Mutex
-	w  io.Writer
+// reply writes an answer, or an error in its stead when the bot has too many unread.
+func (g *Gateway) reply(out *answers, id json.RawMessage, o outcome) {
+	line := g.line(id, o)
+	if g.unread.Add(int64(len(line))) > g.opts.Limits.Unread && o.err == nil {
+		g.unread.Add(int64(-len(line)))
+		line = g.line(id, outcome{err: &Error{CodeLimit, fmt.Sprintf("more than %d bytes of answers wait for the bot: read them before the next call", g.opts.Limits.Unread)}})
+		g.unread.Add(int64(len(line)))
+	}
+	out.write(line)
+	g.unread.Add(int64(-len(line)))
 }
 
-func (a *answers) write(id json.RawMessage, o outcome) {
+func (g *Gateway) line(id json.RawMessage, o outcome) []byte {
 	resp := response{Version: "2.0", ID: id, Result: o.result}
 	if o.err != nil {
 		resp.Result, resp.Error = nil, asError(o.err)
@@ -369,10 +439,20 @@ func (a *answers) write(id json.RawMessage, o outcome) {
 	if err != nil {
 		line = []byte(`{"jsonrpc":"2.0","id":null,"error":{"code":-32603,"message":"core's answer is not JSON"}}`)
 	}
+	return append(line, '\n')
+}
+
+// answers writes lines whole.
+type answers struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (a *answers) write(line []byte) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	// A bot that no longer reads is about to end; its run is judged by how it ends, not by this write.
-	_, _ = a.w.Write(append(line, '\n'))
+	_, _ = a.w.Write(line)
 }
 
 func asError(err error) *Error {

@@ -30,16 +30,20 @@ const (
 	kindTexts                  // a short list of short strings
 	kindKeys                   // a list of names of configuration keys that may be read
 	kindConfig                 // configuration keys and their values
-	kindQR                     // the text of a QR code
+	kindQR                     // a text to make a QR code of
+	kindOwnQR                  // an invite link of the bot's own
 	kindSendChat               // a chat that the bot may write to in this run
 	kindSendMsg                // a message in such a chat
 	kindOwnMsgs                // a list of at most 20 messages in such chats
 	kindForward                // a list of at most 20 messages in any chat
 	kindConsenting             // a contact that has consented to be written to
 	kindFile                   // a path in the bot's sandbox, which becomes that of core's private copy
+	kindUnpacked               // likewise, of at most maxUnpacked bytes: core has to take it apart
 	kindFileName               // the name that such a file gets
 	kindMessage                // MessageData: the message to send, with its file
 	kindViewtype               // a name of core's Viewtype
+	kindSendType               // likewise, of those that a bot may send
+	kindState                  // as kindText, counted as kept for the bot
 	kindVisibility             // Normal, Archived or Pinned
 	kindMute                   // core's MuteDuration
 	kindNothing                // null
@@ -49,13 +53,14 @@ const (
 
 // row is the policy of one method.
 type row struct {
-	method string
-	action action
-	params []kind
-	sends  bool   // counts as one message sent
-	waits  bool   // is answered when there is something to say: it is neither counted nor work
-	reason string // for refuse: why, and what to do instead
-	answer func(*Gateway, context.Context, []json.RawMessage) (any, error)
+	method  string
+	action  action
+	params  []kind
+	sends   bool   // counts as one message sent
+	message bool   // its result is the id of a message that the bot has sent
+	waits   bool   // is answered when there is something to say: it is neither counted nor work
+	reason  string // for refuse: why, and what to do instead
+	answer  func(*Gateway, context.Context, []json.RawMessage) (any, error)
 }
 
 // policy is the table, one row for each method of core 2.62: what is not here is refused. Core's specification
@@ -158,12 +163,12 @@ func readRows() []row {
 
 func sendRows() []row {
 	return []row{
-		{method: "send_msg", action: forward, params: kinds(kindAccount, kindSendChat, kindMessage), sends: true},
+		{method: "send_msg", action: forward, params: kinds(kindAccount, kindSendChat, kindMessage), sends: true, message: true},
 		{method: "misc_send_msg", action: answer, sends: true, answer: (*Gateway).miscSend, params: kinds(kindAccount, kindSendChat,
 			kindText|nullable, kindFile|nullable, kindFileName|nullable, kindNothing, kindID|nullable)},
-		{method: "misc_send_text_message", action: forward, params: kinds(kindAccount, kindSendChat, kindText), sends: true},
-		{method: "send_sticker", action: forward, params: kinds(kindAccount, kindSendChat, kindFile), sends: true},
-		{method: "send_reaction", action: forward, params: kinds(kindAccount, kindSendMsg, kindTexts), sends: true},
+		{method: "misc_send_text_message", action: forward, params: kinds(kindAccount, kindSendChat, kindText), sends: true, message: true},
+		{method: "send_sticker", action: forward, params: kinds(kindAccount, kindSendChat, kindUnpacked), sends: true, message: true},
+		{method: "send_reaction", action: forward, params: kinds(kindAccount, kindSendMsg, kindTexts), sends: true, message: true},
 		{method: "send_edit_request", action: forward, params: kinds(kindAccount, kindSendMsg, kindText), sends: true},
 		{method: "resend_messages", action: forward, params: kinds(kindAccount, kindOwnMsgs), sends: true},
 		{method: "forward_messages", action: forward, params: kinds(kindAccount, kindForward, kindSendChat), sends: true},
@@ -172,9 +177,9 @@ func sendRows() []row {
 		{method: "set_pinned_message_state", action: forward, params: kinds(kindAccount, kindSendMsg, kindFlag), sends: true},
 		{method: "get_draft", action: forward, params: kinds(kindAccount, kindID)},
 		{method: "remove_draft", action: forward, params: kinds(kindAccount, kindID)},
-		{method: "misc_set_draft", action: forward, params: kinds(kindAccount, kindID, kindText|nullable, kindFile|nullable,
-			kindFileName|nullable, kindID|nullable, kindViewtype|nullable)},
-		{method: "misc_send_draft", action: forward, params: kinds(kindAccount, kindSendChat), sends: true},
+		{method: "misc_set_draft", action: forward, params: kinds(kindAccount, kindID, kindState|nullable, kindFile|nullable,
+			kindFileName|nullable, kindID|nullable, kindSendType|nullable)},
+		{method: "misc_send_draft", action: forward, params: kinds(kindAccount, kindSendChat), sends: true, message: true},
 	}
 }
 
@@ -202,17 +207,17 @@ func chatRows() []row {
 		{method: "leave_group", action: forward, params: kinds(kindAccount, kindSendChat), sends: true},
 		{method: "set_chat_name", action: forward, params: kinds(kindAccount, kindSendChat, kindName), sends: true},
 		{method: "set_chat_description", action: forward, params: kinds(kindAccount, kindSendChat, kindText), sends: true},
-		{method: "set_chat_profile_image", action: forward, params: kinds(kindAccount, kindSendChat, kindFile|nullable), sends: true},
+		{method: "set_chat_profile_image", action: forward, params: kinds(kindAccount, kindSendChat, kindUnpacked|nullable), sends: true},
 		{method: "set_chat_ephemeral_timer", action: forward, params: kinds(kindAccount, kindSendChat, kindID), sends: true},
-		{method: "create_group_chat", action: forward, params: kinds(kindAccount, kindName, kindFlag)},
-		{method: "create_broadcast", action: forward, params: kinds(kindAccount, kindName)},
-		{method: "create_broadcast_list", action: forward, params: kinds(kindAccount)},
+		{method: "create_group_chat", action: forward, params: kinds(kindAccount, kindName, kindFlag), sends: true},
+		{method: "create_broadcast", action: forward, params: kinds(kindAccount, kindName), sends: true},
+		{method: "create_broadcast_list", action: forward, params: kinds(kindAccount), sends: true},
 		{method: "add_contact_to_chat", action: forward, params: kinds(kindAccount, kindSendChat, kindConsenting), sends: true},
 		{method: "remove_contact_from_chat", action: forward, params: kinds(kindAccount, kindSendChat, kindID), sends: true},
 		{method: "get_chat_securejoin_qr_code", action: answer, params: kinds(kindAccount, kindSendChat|nullable), answer: (*Gateway).invite},
 		{method: "get_chat_securejoin_qr_code_svg", action: answer, params: kinds(kindAccount, kindSendChat|nullable), answer: (*Gateway).inviteSVG},
 		{method: "create_qr_svg", action: forward, params: kinds(kindQR)},
-		{method: "check_qr", action: forward, params: kinds(kindAccount, kindQR)},
+		{method: "check_qr", action: forward, params: kinds(kindAccount, kindOwnQR)},
 	}
 }
 
@@ -231,7 +236,7 @@ func contactRows() []row {
 		{method: "unblock_contact", action: forward, params: kinds(kindAccount, kindID)},
 		{method: "delete_contact", action: forward, params: kinds(kindAccount, kindID)},
 		{method: "make_vcard", action: forward, params: kinds(kindAccount, kindIDs)},
-		{method: "parse_vcard", action: forward, params: kinds(kindFile)},
+		{method: "parse_vcard", action: forward, params: kinds(kindUnpacked)},
 	}
 }
 
@@ -269,7 +274,7 @@ func refusedRows() []row {
 		{"the bot has one account: use forward_messages", []string{"forward_messages_to_account"}},
 		{"nobody reads the chat of a bot's own: keep what lasts in drafts, in ui.* keys or in the bot's folder",
 			[]string{"save_msgs", "add_device_message"}},
-		{"the network is reached through the origins that the operator granted", []string{"get_http_response", "get_app_version"}},
+		{"core fetches nothing for a bot: the network is reached through the origins that the operator granted", []string{"get_http_response", "get_app_version"}},
 		{"nobody is there between two messages: send status updates instead",
 			[]string{"send_webxdc_realtime_data", "send_webxdc_realtime_advertisement", "leave_webxdc_realtime", "set_webxdc_integration", "init_webxdc_integration"}},
 		{"a bot takes no calls: send a voice message, which is a file", []string{"place_outgoing_call", "accept_incoming_call", "end_call", "call_info", "ice_servers"}},

@@ -81,7 +81,7 @@ func TestParametersOfEveryKind(t *testing.T) {
 		{`{"id":1,"method":"misc_set_draft","params":[7,13,null,null,null,null,"Virus"]}`, "", "want one of"},
 		{`{"id":1,"method":"misc_send_msg","params":[7,12,"hi",null,null,[1,2],null]}`, "", "a bot has no location"},
 		{`{"id":1,"method":"misc_send_msg","params":[7,12,"hi","/tmp/out/a.png",null,null,null]}`, `misc_send_msg[7,12,"hi","/files/1","a.png",null,null]`, `"result"`},
-		{`{"id":1,"method":"misc_send_draft","params":[7,13]}`, "", "chat 13 is not the one"},
+		{`{"id":1,"method":"misc_send_draft","params":[7,9]}`, "", "chat 9 is not the one"},
 		{`{"id":1,"method":"send_sticker","params":[7,12,"/account/x/dc.db"]}`, "", "no such file in the sandbox"},
 		{`{"id":1,"method":"set_chat_profile_image","params":[7,12,"/proc/self/environ"]}`, "", "no such file in the sandbox"},
 		{`{"id":1,"method":"set_chat_profile_image","params":[7,12,null]}`, "set_chat_profile_image[7,12,null]", `"result"`},
@@ -99,9 +99,22 @@ func TestParametersOfEveryKind(t *testing.T) {
 		{`{"id":1,"method":"batch_set_config","params":[7,{"bot":"1","ui.a":"1"}]}`, `set_config[7,"ui.a","1"]`, `"result":null`},
 		{`{"id":1,"method":"batch_get_config","params":[7,["addr","configured_mail_pw"]]}`, "", "configured_mail_pw"},
 		{`{"id":1,"method":"get_config","params":[9,"addr"]}`, `get_config[7,"addr"]`, `"result"`},
-		{`{"id":1,"method":"check_qr","params":[7,"` + strings.Repeat("x", 2001) + `"]}`, "", "at most 2000"},
+		{`{"id":1,"method":"check_qr","params":[7,"` + strings.Repeat("x", 2001) + `"]}`, "", "only the bot's own invite links"},
+		{`{"id":1,"method":"check_qr","params":[7,"mailto:eve@evil.test"]}`, "", "core would make a contact"},
+		{`{"id":1,"method":"check_qr","params":[7,"https://i.delta.chat/#FFFF1111BBBB2222CCCC3333DDDD4444EEEE5555&i=x"]}`, "", "core would make a contact"},
+		{`{"id":1,"method":"check_qr","params":[7,"https://i.delta.chat/#` + ownPrint + `&i=x"]}`, `check_qr[7,"https://i.delta.chat/#`, `"result"`},
+		{`{"id":1,"method":"create_qr_svg","params":["` + strings.Repeat("x", 2001) + `"]}`, "", "at most 2000"},
+		{`{"id":1,"method":"send_msg","params":[7,12,{"viewtype":"Call"}]}`, "", "viewtype: want one of"},
+		{`{"id":1,"method":"misc_set_draft","params":[7,13,"x",null,null,null,"Call"]}`, "", "want one of"},
+		{`{"id":1,"method":"get_chat_media","params":[7,13,"Call",null,null]}`, `get_chat_media[7,13,"Call"`, `"result"`},
+		{`{"id":1,"method":"send_msg","params":[7,3,{"text":"x"}]}`, "", "chat 3 is not the one"},
+		{`{"id":1,"method":"send_msg","params":[7,12,{"file":"` + strings.Repeat("x", 5000) + `"}]}`, "", "at most"},
+		{`{"id":1,"method":"send_msg","params":[7,12,{"file":"/tmp/\u0000x","filename":"x"}]}`, "", "no NUL"},
+		{`{"id":1,"method":"set_config","params":[7,"selfstatus","` + strings.Repeat("x", 2001) + `"]}`, "", "2001 bytes, at most 2000"},
+		{`{"id":1,"method":"set_config","params":[7,"last_msg_id","` + strings.Repeat("1", 21) + `"]}`, "", "21 bytes, at most 20"},
+		{`{"id":1,"method":"set_config","params":[7,"displayname","Bot"]}`, `set_config[7,"displayname","Bot"]`, `"result":null`},
 		{`{"id":1,"method":"get_chat_securejoin_qr_code","params":[7,null]}`, "", `"result":"https://i.delta.chat/#x"`},
-		{`{"id":1,"method":"get_chat_securejoin_qr_code","params":[7,13]}`, "", "chat 13 is not the one"},
+		{`{"id":1,"method":"get_chat_securejoin_qr_code","params":[7,9]}`, "", "chat 9 is not the one"},
 		{`{"id":1,"method":"get_all_account_ids"}`, "", `"result":[7]`},
 		{`{"id":1,"method":"is_configured","params":[1]}`, "", `"result":true`},
 		{`{"id":1,"method":"stop_io","params":[1]}`, "", `"result":null`},
@@ -109,11 +122,14 @@ func TestParametersOfEveryKind(t *testing.T) {
 		{`{"id":1,"method":"copy_to_blob_dir","params":[1,"a.png"]}`, "", `"result":"/bundle/a.png"`},
 		{`{"id":1,"method":"get_next_event","params":[]}`, "", "events are handed to the handlers"},
 		{`{"id":1,"method":"get_info","params":[1]}`, "get_info[7]", `"result":{"bot":"1"}`},
-		{`{"id":1,"method":"forward_messages","params":[7,[5,6],13]}`, "", "chat 13 is not the one"},
+		{`{"id":1,"method":"forward_messages","params":[7,[5,6],9]}`, "", "chat 9 is not the one"},
 	} {
-		core := &recorder{answers: map[string]string{"get_info": `{"bot":"1","database_dir":"/account/x/dc.db","used_transport_settings":"x@relay"}`}}
+		core := &recorder{answers: map[string]string{"get_info": `{"bot":"1","database_dir":"/account/x/dc.db","used_transport_settings":"x@relay"}`,
+			"get_all_ui_config_keys": `["ui.state"]`, "get_full_chat_by_id": `{"chatType":"Group","isEncrypted":true,"selfInGroup":true}`,
+			"get_chat_securejoin_qr_code": `"https://i.delta.chat/#y"`}}
 		answers, err := exchange(t, core, func(o *Options) {
-			o.Home, o.Temporary, o.Invite = "/bundle", "/tmp", "https://i.delta.chat/#x"
+			o.Home, o.Temporary, o.Invite, o.Fingerprint = "/bundle", "/tmp", "https://i.delta.chat/#x", ownPrint
+			o.Consent = consenting{}
 		}, test.line)
 		reached := strings.Join(core.reached(), "\n")
 		if err != nil || test.core == "" && reached != "" || !strings.Contains(reached, test.core) || !strings.Contains(answers[0], test.answer) {

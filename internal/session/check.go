@@ -55,7 +55,7 @@ func (r *Runner) checkScript(ctx context.Context, b *bundle.Bundle) error {
 		return fmt.Errorf("the worker took no job: %w", err)
 	}
 	v := &verdict{timeline: NewTimeline(time.Now())}
-	served := gateway.New(gateway.Options{Limits: gateway.Limits{Line: 1 << 20, Depth: 16, InFlight: 1}, Notify: v.notify}).Serve(ctx, s.lines, stdin)
+	served := gateway.New(gateway.Options{Limits: gateway.Limits{Line: 1 << 20, Lines: 1000, Input: 4 << 20, Depth: 16, InFlight: 1}, Notify: v.notify}).Serve(ctx, s.lines, stdin)
 	switch status, message := v.result(); {
 	case status == bot.RunOK:
 		return nil

@@ -17,27 +17,24 @@ import (
 type files struct {
 	core, bot *sandbox.Sandbox
 
-	taking sync.Mutex
-	taken  int
+	taken int
 
 	mu    sync.Mutex
 	shown map[string]string // core's path → the bot's
 }
 
 // Take implements gateway.Files.
-func (f *files) Take(ctx context.Context, botPath, filename string, max int64) (string, error) {
-	f.taking.Lock() // one whole file in memory at a time
-	defer f.taking.Unlock()
+func (f *files) Take(ctx context.Context, botPath, filename string, max int64) (string, int64, error) {
 	if err := ctx.Err(); err != nil {
-		return "", err
+		return "", 0, err
 	}
 	data, err := f.bot.GetFile(botPath, max)
 	if err != nil {
-		return "", err
+		return "", 0, err
 	}
 	f.taken++
-	target := fmt.Sprintf("%s/%d", filesDir, f.taken)
-	return target, f.core.PutFile(target, int64(len(data)), bytes.NewReader(data))
+	target, size := fmt.Sprintf("%s/%d", filesDir, f.taken), int64(len(data))
+	return target, size, f.core.PutFile(target, size, bytes.NewReader(data))
 }
 
 // Show implements gateway.Files.

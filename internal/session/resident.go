@@ -45,6 +45,7 @@ exec /usr/bin/cat <&3
 const (
 	stopGrace      = 500 * time.Millisecond // between SIGTERM and the kill
 	maxConnections = 4                      // servers that a bot has started at a time
+	allConnections = 100                    // and in its run
 )
 
 func (r *resident) furnish(spec *sandbox.Spec, m bot.Manifest) error {
@@ -185,10 +186,11 @@ func (d *daemon) quiet(ctx context.Context, ended <-chan struct{}) (since time.T
 	}
 }
 
-// accept serves the servers that the bot starts, until ctx ends and the listener is closed.
+// accept serves the servers that the bot starts, until ctx ends and the listener is closed. After as many as a run may have, the
+// others wait in vain: to refuse them costs more than to try.
 func (d *daemon) accept(ctx context.Context, l net.Listener) {
 	slots := make(chan struct{}, maxConnections)
-	for {
+	for range allConnections {
 		conn, err := l.Accept()
 		if err != nil {
 			return

@@ -485,8 +485,8 @@ func (deafCore) Raw(_ context.Context, method string, _ json.RawMessage) (json.R
 
 type noFiles struct{}
 
-func (noFiles) Take(context.Context, string, string, int64) (string, error) {
-	return "", errors.New("no such file")
+func (noFiles) Take(context.Context, string, string, int64) (string, int64, error) {
+	return "", 0, errors.New("no such file")
 }
 func (noFiles) Show(string) (string, bool) { return "", false }
 
