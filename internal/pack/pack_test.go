@@ -66,15 +66,21 @@ func paths(b *bundle.Bundle) []string {
 	return names
 }
 
+func needPip(t *testing.T) {
+	t.Helper()
+	switch {
+	case exec.Command("python3", "-m", "pip", "--version").Run() == nil:
+	case os.Getenv("CI") == "true":
+		t.Fatal("python3 has no pip: scripts/setup-test installs it")
+	default:
+		t.Skip("python3 has no pip: scripts/setup-test installs it")
+	}
+}
+
 // A package that lies beside the requirements needs no network. What the host has, and what only a shell wants, is left out; the modules
 // come compiled under the names of the host, where tracebacks find them.
 func TestPython(t *testing.T) {
-	if exec.Command("python3", "-m", "pip", "--version").Run() != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("python3 has no pip")
-		}
-		t.Skip("python3 has no pip")
-	}
+	needPip(t)
 	dir := write(t, map[string]string{
 		"bot.toml": pythonBot, "bot.py": "import greet\n", "helper.py": "x = 1\n", "requirements.txt": "./greet-1.0-py3-none-any.whl\n",
 		".git/config": "secret", "venv/pyvenv.cfg": "", "venv/lib/huge.py": "", "__pycache__/old.pyc": "old", "site-packages/old.py": "old",
@@ -106,6 +112,7 @@ func TestPython(t *testing.T) {
 
 // A project takes its version from its history, which a copy does not have: bot.toml has one.
 func TestProjectWithoutHistory(t *testing.T) {
+	needPip(t)
 	dir := write(t, map[string]string{
 		"bot.toml": strings.Replace(pythonBot, "version = \"1\"", "version = \"1.2\"", 1), "bot.py": "",
 		"pyproject.toml": "[build-system]\nrequires = []\nbuild-backend = \"backend\"\nbackend-path = [\".\"]\n",
@@ -201,6 +208,7 @@ func TestTooLargeCompiled(t *testing.T) {
 
 // A tool that fails or is missing is named, with what it printed.
 func TestToolFails(t *testing.T) {
+	needPip(t)
 	dir := write(t, map[string]string{"bot.toml": pythonBot, "bot.py": "", "requirements.txt": "./nowhere.whl\n"})
 	_, _, err := packed(t, dir, nil)
 	if err == nil || !strings.Contains(err.Error(), "python3 -m pip install") || !strings.Contains(err.Error(), "nowhere.whl") {
