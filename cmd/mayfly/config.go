@@ -18,6 +18,7 @@ import (
 
 	"mayfly/internal/bot"
 	"mayfly/internal/bundle"
+	"mayfly/internal/dispatch"
 	"mayfly/internal/install"
 	"mayfly/internal/sandbox"
 	"mayfly/internal/session"
@@ -33,6 +34,7 @@ type config struct {
 	Relay       relayConfig   `toml:"relay"`
 	Install     installConfig `toml:"install"`
 	Bots        botsConfig    `toml:"bots"`
+	Limits      limitsConfig  `toml:"limits"`
 	Log         logConfig     `toml:"log"`
 }
 
@@ -65,6 +67,22 @@ type botsConfig struct {
 	Landlock     string   `toml:"landlock"`
 }
 
+type limitsConfig struct {
+	CPUPerHour   string        `toml:"cpu_per_hour"`
+	CPUPerDay    string        `toml:"cpu_per_day"`
+	MailsPerHour int           `toml:"mails_per_hour"`
+	SentPerHour  int           `toml:"sent_per_hour"`
+	BytesPerHour string        `toml:"bytes_per_hour"`
+	PerUser      perUserConfig `toml:"per_user"`
+}
+
+type perUserConfig struct {
+	MailsPerHour   int    `toml:"mails_per_hour"`
+	MailsPerDay    int    `toml:"mails_per_day"`
+	SecondsPerHour int    `toml:"seconds_per_hour"`
+	BytesPerHour   string `toml:"bytes_per_hour"`
+}
+
 type logConfig struct {
 	Level  string `toml:"level"`
 	Format string `toml:"format"`
@@ -84,7 +102,11 @@ func defaultConfig() config {
 		},
 		Install: installConfig{Who: install.Everyone, Listed: []string{}, InstallsPerHour: 60, Bots: 1000, Disk: "5GB"},
 		Bots:    botsConfig{Memory: "128MB", Wall: "30s", Folder: "100MB", Interpreters: bundle.DefaultInterpreters(), Landlock: landlockIfThere},
-		Log:     logConfig{Level: "info", Format: "text"},
+		Limits: limitsConfig{
+			CPUPerHour: "36s", CPUPerDay: "86.4s", MailsPerHour: 600, SentPerHour: 2000, BytesPerHour: "500MB",
+			PerUser: perUserConfig{MailsPerHour: 60, MailsPerDay: 120, SecondsPerHour: 60, BytesPerHour: "60MB"},
+		},
+		Log: logConfig{Level: "info", Format: "text"},
 	}
 }
 
@@ -160,6 +182,9 @@ func (c config) validate() error {
 		errs = append(errs, err)
 	}
 	if _, err := c.Bots.ceilings(); err != nil {
+		errs = append(errs, err)
+	}
+	if _, err := c.Limits.limits(); err != nil {
 		errs = append(errs, err)
 	}
 	if _, err := c.Log.level(); err != nil {
@@ -239,6 +264,14 @@ func (b botsConfig) ceilings() (bundle.Ceilings, error) {
 	return c, errors.Join(errs...)
 }
 
+// ceilings are what bundles may be, ask for and grant on this host.
+func (c config) ceilings() (bundle.Ceilings, error) {
+	ceilings, err := c.Bots.ceilings()
+	limits, err2 := c.Limits.limits()
+	ceilings.PerUser = limits.PerUser
+	return ceilings, errors.Join(err, err2)
+}
+
 // limits are those of a session on this host.
 func (b botsConfig) limits() (session.Limits, error) {
 	l := session.DefaultLimits()
@@ -248,6 +281,50 @@ func (b botsConfig) limits() (session.Limits, error) {
 	}
 	l.Folder = folder
 	return l, err
+}
+
+// limits are those of bots and their contacts; the error has all that is wrong with the keys.
+func (l limitsConfig) limits() (dispatch.Limits, error) {
+	var errs []error
+	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf("  limits."+format, args...)) }
+	duration := func(key, s string) time.Duration {
+		d, err := time.ParseDuration(s)
+		if err != nil || d < 0 || d > 0 && d < time.Second {
+			wrong("%s = %q: want 0s, which is no limit, or at least 1s", key, s)
+		}
+		return d
+	}
+	size := func(key, s string) int64 {
+		n, err := bundle.ParseSize(s)
+		if err != nil {
+			wrong("%s = %q: %w", key, s, err)
+		}
+		return n
+	}
+	u := l.PerUser
+	for key, n := range map[string]int{
+		"mails_per_hour": l.MailsPerHour, "sent_per_hour": l.SentPerHour,
+	} {
+		if n < 0 || n > 1e6 {
+			wrong("%s = %d: want 0, which is no limit, to 1000000", key, n)
+		}
+	}
+	for key, n := range map[string]int{"mails_per_hour": u.MailsPerHour, "mails_per_day": u.MailsPerDay, "seconds_per_hour": u.SecondsPerHour} {
+		if n < 1 || n > 1e6 {
+			wrong("per_user.%s = %d: want 1 to 1000000", key, n)
+		}
+	}
+	if n, err := bundle.ParseSize(u.BytesPerHour); err != nil || n < 1e6 {
+		wrong("per_user.bytes_per_hour = %q: want at least 1MB", u.BytesPerHour)
+	}
+	return dispatch.Limits{
+		CPUPerHour: duration("cpu_per_hour", l.CPUPerHour), CPUPerDay: duration("cpu_per_day", l.CPUPerDay),
+		MailsPerHour: l.MailsPerHour, SentPerHour: l.SentPerHour, BytesPerHour: size("bytes_per_hour", l.BytesPerHour),
+		PerUser: bot.PerUser{
+			MailsPerHour: u.MailsPerHour, MailsPerDay: u.MailsPerDay, SecondsPerHour: u.SecondsPerHour,
+			BytesPerHour: size("per_user.bytes_per_hour", u.BytesPerHour),
+		},
+	}, errors.Join(errs...)
 }
 
 // interpreters are the paths of those that this host has.

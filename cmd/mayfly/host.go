@@ -90,7 +90,11 @@ func (h *host) open(ctx context.Context, done func(session.Outcome)) error {
 	if err := h.outbox.Sweep(ctx); err != nil {
 		return fmt.Errorf("outbox: %w", err)
 	}
-	ceilings, err := h.cfg.Bots.ceilings()
+	ceilings, err := h.cfg.ceilings()
+	if err != nil {
+		return err
+	}
+	bounds, err := h.cfg.Limits.limits()
 	if err != nil {
 		return err
 	}
@@ -118,7 +122,7 @@ func (h *host) open(ctx context.Context, done func(session.Outcome)) error {
 	})
 	h.dispatcher = dispatch.New(dispatch.Options{
 		Dial: h.dial, Folder: folder{h}, Ledger: h.ledger, Sessions: runner, Outbox: h.outbox, Keys: h.keys,
-		Bounds: gate.DefaultBounds(), Slots: slots, Budgets: dispatch.DefaultBudgets(), Memory: 64 << 20,
+		Bounds: gate.DefaultBounds(), Slots: slots, Budgets: dispatch.DefaultBudgets(), Limits: bounds, Memory: 64 << 20,
 		MaxAttempts: 5, Backoff: time.Second, IdleClose: time.Minute, Looks: 16, Done: done, Log: h.log,
 	})
 	return nil

@@ -116,8 +116,10 @@ type Limits struct {
 type PerUser struct {
 	MailsPerHour   int
 	MailsPerDay    int
-	SecondsPerHour int   // wall-clock seconds of runs
-	BytesPerHour   int64 // received and sent
+	SecondsPerHour int    // wall-clock seconds of runs
+	BytesPerHour   int64  // received and sent
+	Drop           bool   // mail over a limit is dropped; else it waits until there is room
+	Notice         string // what a contact over a limit is told, with "{limit}" and "{until}"; empty: the host's words
 }
 
 // AccountState is what the gate must know of core's account, read from dc.db inside core's sandbox at the end of a session.

@@ -42,6 +42,9 @@
 //	mails_per_day = 120
 //	seconds_per_hour = 60             wall-clock seconds of runs
 //	bytes_per_hour = "60MB"           received and sent
+//	over = "defer"                    what is over a limit waits (default), or "drop": it is deleted
+//	notice = "…"                      what the contact is then told, once an hour at most, instead of the host's words; at most 200
+//	                                  characters; {limit} and {until} are replaced by the limit and the time
 //
 //	[groups]
 //	privacy = true                    in groups only commands, mentions and answers to the bot wake it (default)

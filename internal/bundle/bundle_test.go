@@ -43,6 +43,8 @@ mails_per_hour = 6
 mails_per_day = 12
 seconds_per_hour = 30
 bytes_per_hour = "6MB"
+over = "drop"
+notice = "{limit}: wait until {until}"
 [limits]
 memory = "64MiB"
 wall = "1500ms"
@@ -80,7 +82,7 @@ func TestManifest(t *testing.T) {
 		SourceCodeURL: "https://example.org/dice", Contact: "mailto:author@example.org", Icon: "img/icon.png",
 		Runtime: bot.RuntimeJS, Main: "src/main.js",
 		Limits:       bot.Limits{Memory: 64 << 20, Wall: 1500 * time.Millisecond},
-		PerUser:      bot.PerUser{MailsPerHour: 6, MailsPerDay: 12, SecondsPerHour: 30, BytesPerHour: 6e6},
+		PerUser:      bot.PerUser{MailsPerHour: 6, MailsPerDay: 12, SecondsPerHour: 30, BytesPerHour: 6e6, Drop: true, Notice: "{limit}: wait until {until}"},
 		GroupPrivacy: false,
 		Commands:     []bot.Command{{Name: "roll", Description: "Roll dice, e.g. /roll 2d6"}, {Name: "help"}},
 	}

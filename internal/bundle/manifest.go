@@ -272,10 +272,21 @@ func (t *table) limits(c Ceilings) (bot.Limits, bot.PerUser) {
 		perUser.MailsPerDay = user.count("mails_per_day", c.PerUser.MailsPerDay)
 		perUser.SecondsPerHour = user.count("seconds_per_hour", c.PerUser.SecondsPerHour)
 		perUser.BytesPerHour = user.size("bytes_per_hour", c.PerUser.BytesPerHour)
+		perUser.Drop = user.drop()
+		perUser.Notice = user.text("notice", `notice = "Enough for now: {limit}. Go on after {until}."`, maxDescription, false)
 		user.close()
 	}
 	table.close()
 	return limits, perUser
+}
+
+// drop reports whether mail over a limit is dropped.
+func (t *table) drop() bool {
+	v, ok := t.str("over", `over = "defer"`)
+	if ok && v != "defer" && v != "drop" {
+		t.fault("over", fmt.Sprintf("over %q is unknown", printable(v)), `write over = "defer", the default, or over = "drop"`)
+	}
+	return v == "drop"
 }
 
 func (t *table) groupPrivacy() bool {
@@ -364,7 +375,7 @@ func homeOf(key string) string {
 	switch key {
 	case "memory", "wall":
 		return "limits"
-	case "mails_per_hour", "mails_per_day", "seconds_per_hour", "bytes_per_hour":
+	case "mails_per_hour", "mails_per_day", "seconds_per_hour", "bytes_per_hour", "over", "notice":
 		return "limits.per_user"
 	case "privacy":
 		return "groups"

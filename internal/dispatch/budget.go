@@ -8,6 +8,7 @@ import (
 
 	"mayfly/internal/bot"
 	"mayfly/internal/gate"
+	"mayfly/internal/ledger"
 )
 
 // Rate bounds how much is done: PerMinute in the long run, Burst at once. The zero value is no bound.
@@ -160,7 +161,8 @@ func (n need) take() { n.limiter.AllowN(time.Now(), n.amount()) }
 type overBudget struct {
 	need
 	until     time.Time
-	announced string // it waits for the mail that announces this Message-ID, up to the time
+	announced string           // it waits for the mail that announces this Message-ID, up to the time
+	contact   []ledger.Subject // later mail of these waits too
 }
 
 func (o *overBudget) Error() string { return "over the budget: " + o.whose }

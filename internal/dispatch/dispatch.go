@@ -11,6 +11,9 @@
 //   - Over a budget (Budgets), mail waits in the INBOX before anything is spent on it; it is never dropped for that, and holds up
 //     nothing but what comes after it from the same address. So does mail for which core's account has no room, for an hour;
 //     smaller mail goes on. So does the second mail of a large message that comes before its first, for a minute.
+//   - Over a limit of the ledger's (Limits), mail waits in the INBOX until there is room again; that of a contact is dropped instead if
+//     the manifest says so. The contact is told once an hour at most, the bot's author once a day. No run takes more CPU time than its
+//     bot has left.
 //   - Mail of a bot that the operator has paused stays where it is, unread.
 //   - The mail that is in memory, of all bots together, is bounded by Memory.
 //   - A bot for which there is nothing to do holds no connection to the relay; the last one of a bot that had mail is closed after
@@ -68,6 +71,12 @@ type Ledger interface {
 	KnowsSender(ctx context.Context, account bot.Address, sender bot.Fingerprint) (bool, error)
 	Fail(ctx context.Context, jobs []int64, run bot.RunRecord, setAside bool) error
 	Cleared(ctx context.Context, job int64) error
+	Exceeds(ctx context.Context, account bot.Address, limits ...ledger.Limit) (*ledger.Exceeded, error)
+	Used(ctx context.Context, account bot.Address, s ledger.Subject, r ledger.Resource, span time.Duration) (int64, error)
+	MayNoticeLimit(ctx context.Context, account bot.Address, to ...ledger.Subject) (bool, error)
+	NoticeLimit(ctx context.Context, a ledger.Answer, to ...ledger.Subject) (bool, error)
+	Consents(ctx context.Context, account bot.Address, contact bot.Fingerprint) (bool, error)
+	Overran(ctx context.Context, account bot.Address, why string, at time.Time) error
 }
 
 // Sessions runs one session from the mail to the commit.
@@ -76,8 +85,10 @@ type Sessions interface {
 	Fits(b ledger.Bot, unpacked int64) (bool, error) // whether core's account has room for that many bytes more
 }
 
-// Outbox submits what sessions committed.
+// Outbox submits what sessions committed, and keeps what the host itself says until then.
 type Outbox interface {
+	Stage(data []byte) (path string, err error)
+	Discard(path string) error
 	Prepare(ctx context.Context, account bot.Address) // a session is about to begin
 	Flush(ctx context.Context, account bot.Address) error
 	Next(account bot.Address) (time.Time, bool)
@@ -100,6 +111,7 @@ type Options struct {
 	Slots       Slots
 	Memory      int64 // bytes of mail that the host holds at a time, of all bots
 	Budgets     Budgets
+	Limits      Limits
 	MaxAttempts int           // of one mail on which core fails or the daemon dies
 	Backoff     time.Duration // the pause after a first failure; it doubles up to 5 min
 	IdleClose   time.Duration // after this long without mail the connection to the relay is closed

@@ -3,6 +3,7 @@ package dispatch
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -120,7 +121,8 @@ type sessions struct {
 	run    func(w session.Work) error
 	mu     sync.Mutex
 	order  []uint32
-	room   int64 // bytes in the account; 0: enough
+	spend  func(w session.Work) bot.RunRecord // what a run used; nil: nothing
+	room   int64                              // bytes in the account; 0: enough
 }
 
 func (s *sessions) Run(ctx context.Context, w session.Work) (session.Outcome, error) {
@@ -132,9 +134,13 @@ func (s *sessions) Run(ctx context.Context, w session.Work) (session.Outcome, er
 			return session.Outcome{}, err
 		}
 	}
+	record := bot.RunRecord{Status: bot.RunOK}
+	if s.spend != nil {
+		record = s.spend(w)
+	}
 	err := s.ledger.Commit(ctx, ledger.Commit{
 		Bot: w.Bot.Address, Jobs: []int64{w.Job.ID}, Account: w.Bot.Account + 1, UIDNext: w.Bot.UIDNext + 1, State: w.Bot.State,
-		Run: &bot.RunRecord{Status: bot.RunOK}, Started: time.Now(), Ended: time.Now(),
+		Consent: w.Job.Sender, Run: &record, Started: time.Now(), Ended: time.Now(),
 	})
 	return session.Outcome{Bot: w.Bot.Address, Job: w.Job.ID}, err
 }
@@ -158,6 +164,10 @@ func (noFolder) Tell(context.Context, bot.Address, func(context.Context) (Inbox,
 
 type noOutbox struct{}
 
+func (noOutbox) Stage(mail []byte) (string, error) {
+	return fmt.Sprintf("%x", sha256.Sum256(mail)), nil
+}
+func (noOutbox) Discard(string) error                        { return nil }
 func (noOutbox) Prepare(context.Context, bot.Address)        {}
 func (noOutbox) Flush(context.Context, bot.Address) error    { return nil }
 func (noOutbox) Next(bot.Address) (at time.Time, later bool) { return }

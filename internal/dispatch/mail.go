@@ -79,6 +79,13 @@ func (a *actor) decide(ctx context.Context, cursor ledger.Cursor, raw []byte, fr
 			return err
 		}
 	}
+	cpu, dropped, err := a.within(ctx, b, verdict, int64(len(raw)), fresh)
+	switch {
+	case err != nil:
+		return err
+	case dropped:
+		return a.refuse(cursor, "over-limit", "the contact has reached a limit, and the manifest drops what is over")
+	}
 	if fits, err := a.d.opts.Sessions.Fits(b, a.d.opts.Bounds.Unpacked(int64(len(raw)))); err != nil {
 		return err
 	} else if !fits {
@@ -92,7 +99,7 @@ func (a *actor) decide(ctx context.Context, cursor ledger.Cursor, raw []byte, fr
 	if err != nil {
 		return err
 	}
-	err = a.work(ctx, session.Work{Bot: b, Job: job, Mail: raw, Message: verdict.Kind == gate.Message, Timeline: timeline})
+	err = a.work(ctx, session.Work{Bot: b, Job: job, Mail: raw, Message: verdict.Kind == gate.Message, CPU: cpu, Timeline: timeline})
 	if err == nil && verdict.Announces != "" && a.waitlist.awaits(verdict.Announces) {
 		a.waiting = time.Millisecond
 	}

@@ -4,6 +4,7 @@ import (
 	"maps"
 
 	"mayfly/internal/bot"
+	"mayfly/internal/ledger"
 )
 
 // maxWaiting bounds the mails of an INBOX that wait for budgets. With more, those behind them are not looked at.
@@ -16,8 +17,9 @@ type waitlist struct {
 	mails    map[uint32]waitingMail // by UID
 	before   map[uint32]waitingMail // of the turn before, as far as this one has not come to them
 	held     map[bot.Address]*overBudget
-	added    map[string]int // mails that wait since this turn, by whose budget
-	gaveUp   string         // Message-ID of the mail at hand, which nobody announced in time
+	contacts map[ledger.Subject]*overBudget // who has reached a limit
+	added    map[string]int                 // mails that wait since this turn, by whose budget
+	gaveUp   string                         // Message-ID of the mail at hand, which nobody announced in time
 }
 
 type waitingMail struct {
@@ -31,6 +33,7 @@ func (w *waitlist) begin(validity uint32) {
 	if w.validity != validity {
 		w.before = nil
 	}
+	w.contacts = map[ledger.Subject]*overBudget{}
 	w.validity, w.mails, w.held, w.added = validity, map[uint32]waitingMail{}, map[bot.Address]*overBudget{}, map[string]int{}
 }
 
@@ -51,7 +54,7 @@ func (w *waitlist) has(uid uint32, arrived func(messageID string) bool) *overBud
 	switch {
 	case !ok || m.over.announced != "" && arrived(m.over.announced):
 		return nil
-	case w.held[m.from] != nil || m.over.wait() > 0:
+	case w.held[m.from] != nil || w.of(m.over.contact) != nil || m.over.wait() > 0:
 		w.hold(uid, m)
 		return m.over
 	}
@@ -70,9 +73,24 @@ func (w *waitlist) add(uid uint32, from bot.Address, over *overBudget) {
 
 func (w *waitlist) hold(uid uint32, m waitingMail) {
 	w.mails[uid] = m
+	for _, s := range m.over.contact {
+		if w.contacts[s] == nil {
+			w.contacts[s] = m.over
+		}
+	}
 	if m.from != "" && m.over.limiter != nil && w.held[m.from] == nil {
 		w.held[m.from] = m.over
 	}
+}
+
+// of returns what earlier mail of a contact waits for, by its key or its address; nil where none does.
+func (w *waitlist) of(contact []ledger.Subject) *overBudget {
+	for _, s := range contact {
+		if over := w.contacts[s]; over != nil {
+			return over
+		}
+	}
+	return nil
 }
 
 func (w *waitlist) full() bool { return len(w.mails) >= maxWaiting }

@@ -28,8 +28,11 @@ type Author interface {
 }
 
 // Tell sums up into Bot/Status, and by chat where it can, what has failed of a bot: its runs, and mails that the relay has refused for
-// good; at most once an hour. It connects only if there is something to tell. It returns when to call again, zero for when more failed.
+// good; at most once an hour. That the bot has reached a limit it tells apart, at most once a day. It connects only if there is something to tell. It returns when to call again, zero for when more failed.
 func (in *Installer) Tell(ctx context.Context, addr bot.Address, connect func(context.Context) (Appender, error)) (time.Time, error) {
+	if err := in.tellOverrun(ctx, addr, connect); err != nil {
+		return time.Time{}, err
+	}
 	failures, told, err := in.Ledger.Failures(ctx, addr)
 	if err != nil || len(failures) == 0 {
 		return time.Time{}, err

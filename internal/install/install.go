@@ -48,7 +48,7 @@
 //
 // One plain mail for each request that was looked at, from and to the account, in reply to the request, with the header
 //
-//	Mayfly-State: installed | updated | refused | uninstalled | failed | undelivered | removed
+//	Mayfly-State: installed | updated | refused | uninstalled | failed | undelivered | over-limit | removed
 //
 // Installed and updated have the invite link in the text and its QR code as invite.png; refused has all reasons, a line each.
 // All answers to one request have the same Message-ID.
@@ -57,6 +57,9 @@
 // hour at most: the runs, with the first lines of each error; the mails that were set aside, since the host failed on them; and the mails
 // that the relay has refused for good, with the relay's words. A mail that has more than the last of these is failed. After a crash it
 // may come twice, with the same Message-ID. The same text goes to the author by chat, where the bot can write there (Author).
+//
+// OverLimit answers no request either. It says that the bot has used up what it may on this host, and that its mail waits; once a day at
+// most.
 //
 // Removed answers no request either. It says that the operator has uninstalled the bot, and why.
 //
@@ -98,6 +101,7 @@ const (
 	Uninstalled = "uninstalled"
 	Failed      = "failed"
 	Undelivered = "undelivered"
+	OverLimit   = "over-limit"
 	Removed     = "removed"
 )
 
@@ -113,6 +117,8 @@ type Ledger interface {
 	CountBots(ctx context.Context) (int, error)
 	Failures(ctx context.Context, addr bot.Address) (failures []ledger.Failure, told time.Time, err error)
 	FailuresTold(ctx context.Context, addr bot.Address, at time.Time, mails ...ledger.Outgoing) error
+	Overrun(ctx context.Context, addr bot.Address) (o ledger.Overrun, there bool, err error)
+	OverrunTold(ctx context.Context, addr bot.Address, at time.Time) error
 }
 
 // Bundles keeps the files of bundles by digest, and everything else that a bot has on disk.

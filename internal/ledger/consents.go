@@ -118,24 +118,26 @@ type Answer struct {
 
 // Answer makes it true, whole, in one transaction. It is refused as Commit is.
 func (l *Ledger) Answer(ctx context.Context, a Answer) error {
-	return l.write(ctx, "answer for "+string(a.Bot), func(tx *sql.Tx) error {
-		if err := installed(ctx, tx, a.Bot); err != nil {
+	return l.write(ctx, "answer for "+string(a.Bot), func(tx *sql.Tx) error { return l.answer(ctx, tx, a) })
+}
+
+func (l *Ledger) answer(ctx context.Context, tx *sql.Tx, a Answer) error {
+	if err := installed(ctx, tx, a.Bot); err != nil {
+		return err
+	}
+	if err := finish(ctx, tx, Commit{Bot: a.Bot, Jobs: a.Jobs}); err != nil {
+		return err
+	}
+	if a.Word != nil {
+		if err := takeWord(ctx, tx, a.Bot, *a.Word, a.At); err != nil {
+			return fmt.Errorf("%s: %w", a.Bot, err)
+		}
+	}
+	for _, o := range a.Outgoing {
+		o.Exempt = true
+		if err := enqueue(ctx, tx, a.Bot, o); err != nil {
 			return err
 		}
-		if err := finish(ctx, tx, Commit{Bot: a.Bot, Jobs: a.Jobs}); err != nil {
-			return err
-		}
-		if a.Word != nil {
-			if err := takeWord(ctx, tx, a.Bot, *a.Word, a.At); err != nil {
-				return fmt.Errorf("%s: %w", a.Bot, err)
-			}
-		}
-		for _, o := range a.Outgoing {
-			o.Exempt = true
-			if err := enqueue(ctx, tx, a.Bot, o); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	}
+	return nil
 }

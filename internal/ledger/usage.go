@@ -37,6 +37,7 @@ const (
 	CoreCPU   Resource = "core cpu"   // microseconds of core and its reader; of bots
 	Sent      Resource = "sent"       // mails out; of recipients and bots
 	SentBytes Resource = "sent bytes" // of recipients and bots
+	Notices   Resource = "notices"    // about limits; of contacts
 )
 
 // Limit is the most that a subject may use of a resource in any time of Span, which is up to a day.

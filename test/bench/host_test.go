@@ -75,6 +75,17 @@ format = "json"
 [install]
 bots = 0
 installs_per_hour = 0
+[limits]
+cpu_per_hour = "0s"
+cpu_per_day = "0s"
+mails_per_hour = 0
+sent_per_hour = 0
+bytes_per_hour = "0B"
+[limits.per_user]
+mails_per_hour = 1000000
+mails_per_day = 1000000
+seconds_per_hour = 1000000
+bytes_per_hour = "100GB"
 [relay]
 master_password_file = %q
 wake_socket = %q

@@ -41,7 +41,7 @@ var allowed = map[string]struct {
 	"internal/pack":           {"bundle", "the author's tool: runs pip, npm and go on the author's machine, never on a host"},
 	"internal/outbox":         {"bot ledger", "downstream of the ledger"},
 	"internal/session":        {"accountreader bot bundle core gate gateway keystore ledger minirelay sandbox storage voice", "joins the rooms for one wake; above it only dispatch and wiring"},
-	"internal/dispatch":       {"bot gate ledger mailbox session", "decides what happens when"},
+	"internal/dispatch":       {"bot gate ledger mailbox session voice", "decides what happens when; tells contacts of limits"},
 	"internal/install":        {"bot bundle ledger mailbox storage", "the author's door; core and sandboxes only by interface"},
 	"internal/backup":         {"bot bundle ledger", "the state folder's files, as the ledger names them"},
 	"internal/admin":          {"backup bot ledger", "the operator's questions; what is neither ledger nor backup only by interface"},

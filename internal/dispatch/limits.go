@@ -1,0 +1,250 @@
+package dispatch
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"mayfly/internal/bot"
+	"mayfly/internal/gate"
+	"mayfly/internal/ledger"
+	"mayfly/internal/voice"
+)
+
+// Limits are the operator's; they hold whatever a manifest says. What is 0 is not bounded.
+//
+// They are counted in the ledger, in windows that slide, and so hold over restarts. A contact is known by its key and by its address;
+// the stricter holds. What a contact may is checked when the gate knows who signed, and so is what the bot may.
+type Limits struct {
+	PerUser      bot.PerUser   // ceilings of what manifests grant
+	CPUPerHour   time.Duration // of one bot's own program
+	CPUPerDay    time.Duration
+	MailsPerHour int   // that one bot takes
+	SentPerHour  int   // that one bot sends, counted once for each recipient
+	BytesPerHour int64 // of one bot, received and sent
+}
+
+// leastCPU is what must be left of a bot's CPU time for a run to begin.
+const leastCPU = 500 * time.Millisecond
+
+// within says what has to wait, or is dropped, because a contact or the bot has reached a limit. A job was within them when it was
+// accepted, but for the CPU time. It returns the CPU time that a run may take; 0 is no bound.
+func (a *actor) within(ctx context.Context, b ledger.Bot, v gate.Verdict, size int64, fresh bool) (cpu time.Duration, dropped bool, err error) {
+	if v.Kind == gate.Message {
+		if cpu, err = a.cpuLeft(ctx); err != nil {
+			return 0, false, err
+		}
+	}
+	if !fresh || v.Kind == gate.Own {
+		return cpu, false, nil
+	}
+	if err := a.botWithin(ctx, size); err != nil {
+		return 0, false, err
+	}
+	dropped, err = a.contactWithin(ctx, b, v, size)
+	return cpu, dropped, err
+}
+
+// cpuLeft is what the bot may still use, or an *overBudget.
+func (a *actor) cpuLeft(ctx context.Context) (left time.Duration, err error) {
+	limits := a.d.opts.Limits
+	for _, l := range []struct {
+		span, most time.Duration
+	}{{time.Hour, limits.CPUPerHour}, {24 * time.Hour, limits.CPUPerDay}} {
+		if l.most <= 0 {
+			continue
+		}
+		used, err := a.d.opts.Ledger.Used(ctx, a.account, ledger.WholeBot, ledger.CPU, l.span)
+		if err != nil {
+			return 0, err
+		}
+		if rest := l.most - time.Duration(used)*time.Microsecond; left == 0 || rest < left {
+			left = rest
+		}
+		limit := ledger.Limit{Subject: ledger.WholeBot, Resource: ledger.CPU, Span: l.span, Most: l.most.Microseconds(), Need: leastCPU.Microseconds()}
+		if err := a.botLimits(ctx, fmt.Sprintf("%s of CPU time %s", l.most, per(l.span)), limit); err != nil {
+			return 0, err
+		}
+	}
+	return left, nil
+}
+
+// botWithin is an *overBudget where the bot has taken or sent too much.
+func (a *actor) botWithin(ctx context.Context, size int64) error {
+	limits := a.d.opts.Limits
+	for _, l := range []struct {
+		limit ledger.Limit
+		words string
+	}{
+		{ledger.Limit{Resource: ledger.Mails, Most: int64(limits.MailsPerHour)}, fmt.Sprintf("%d mails taken an hour", limits.MailsPerHour)},
+		{ledger.Limit{Resource: ledger.Sent, Most: int64(limits.SentPerHour)}, fmt.Sprintf("%d mails sent an hour", limits.SentPerHour)},
+		{ledger.Limit{Resource: ledger.Bytes, Most: limits.BytesPerHour, Need: size}, bot.FormatSize(limits.BytesPerHour) + " an hour"},
+	} {
+		l.limit.Subject, l.limit.Span = ledger.WholeBot, time.Hour
+		if err := a.botLimits(ctx, l.words, l.limit); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// botLimits lets mail wait where a limit of the bot's has no room. Its author is told once a day.
+func (a *actor) botLimits(ctx context.Context, what string, limit ledger.Limit) error {
+	if limit.Most <= 0 {
+		return nil
+	}
+	e, err := a.d.opts.Ledger.Exceeds(ctx, a.account, limit)
+	if err != nil || e == nil {
+		return err
+	}
+	if err := a.d.opts.Ledger.Overran(ctx, a.account, what, time.Now()); err != nil {
+		return err
+	}
+	return &overBudget{need: need{whose: "bot: " + what}, until: e.Until}
+}
+
+// granted is what a contact may cause: what the manifest says, and never more than the operator grants.
+func (l Limits) granted(m bot.PerUser) bot.PerUser {
+	m.MailsPerHour = int(stricter(int64(m.MailsPerHour), int64(l.PerUser.MailsPerHour)))
+	m.MailsPerDay = int(stricter(int64(m.MailsPerDay), int64(l.PerUser.MailsPerDay)))
+	m.SecondsPerHour = int(stricter(int64(m.SecondsPerHour), int64(l.PerUser.SecondsPerHour)))
+	m.BytesPerHour = stricter(m.BytesPerHour, l.PerUser.BytesPerHour)
+	return m
+}
+
+// stricter is the lower of two limits, of which 0 is none.
+func stricter(a, b int64) int64 {
+	if a <= 0 || b > 0 && b < a {
+		return b
+	}
+	return a
+}
+
+// contactLimits are those of whoever sent a mail, and each in words.
+func contactLimits(subjects []ledger.Subject, p bot.PerUser, size int64) (limits []ledger.Limit, words map[ledger.Limit]string) {
+	words = map[ledger.Limit]string{}
+	for _, s := range subjects {
+		for _, l := range []struct {
+			limit ledger.Limit
+			words string
+		}{
+			{ledger.Limit{Resource: ledger.Mails, Span: time.Hour, Most: int64(p.MailsPerHour)}, fmt.Sprintf("%d messages an hour", p.MailsPerHour)},
+			{ledger.Limit{Resource: ledger.Mails, Span: 24 * time.Hour, Most: int64(p.MailsPerDay)}, fmt.Sprintf("%d messages a day", p.MailsPerDay)},
+			{ledger.Limit{Resource: ledger.Wall, Span: time.Hour, Most: int64(p.SecondsPerHour) * 1e6}, fmt.Sprintf("%d seconds of work an hour", p.SecondsPerHour)},
+			{ledger.Limit{Resource: ledger.Bytes, Span: time.Hour, Most: p.BytesPerHour, Need: size}, bot.FormatSize(p.BytesPerHour) + " an hour"},
+		} {
+			if l.limit.Most <= 0 {
+				continue
+			}
+			l.limit.Subject = s
+			limits = append(limits, l.limit)
+			words[l.limit] = l.words
+		}
+	}
+	return limits, words
+}
+
+// contactWithin lets the mail of a contact wait that has reached a limit, or reports that it is to be dropped. The contact is told.
+func (a *actor) contactWithin(ctx context.Context, b ledger.Bot, v gate.Verdict, size int64) (dropped bool, err error) {
+	if v.Sender == "" {
+		return false, nil // nobody signed: an invitation, whose sessions are bounded by Budgets
+	}
+	subjects := []ledger.Subject{ledger.ByKey(v.Sender)}
+	if v.From != "" {
+		subjects = append(subjects, ledger.ByAddress(v.From))
+	}
+	granted := a.d.opts.Limits.granted(b.Manifest.PerUser)
+	over, err := a.contactOver(ctx, subjects, granted, size)
+	if err != nil || over == nil {
+		return false, err
+	}
+	if v.Kind == gate.Message {
+		if err := a.notice(ctx, b, v, subjects, noticeText(granted, b.Manifest.Name, over.whose, over.until)); err != nil {
+			a.log.Warn("a contact could not be told of a limit", "err", err)
+		}
+	}
+	if granted.Drop {
+		return true, nil
+	}
+	return false, over
+}
+
+// contactOver says which limit of a contact has no room, or that earlier mail waits for one. nil: neither.
+func (a *actor) contactOver(ctx context.Context, subjects []ledger.Subject, granted bot.PerUser, size int64) (*overBudget, error) {
+	if over := a.waitlist.of(subjects); over != nil {
+		return &overBudget{need: over.need, until: over.until, contact: subjects}, nil
+	}
+	limits, words := contactLimits(subjects, granted, size)
+	e, err := a.d.opts.Ledger.Exceeds(ctx, a.account, limits...)
+	if err != nil || e == nil {
+		return nil, err
+	}
+	return &overBudget{need: need{whose: words[e.Limit]}, until: e.Until, contact: subjects}, nil
+}
+
+// noticeText is what a contact is told.
+func noticeText(p bot.PerUser, name, limit string, until time.Time) string {
+	// Rounded up, and with the day where it is another one.
+	at := until.UTC().Add(time.Minute - time.Nanosecond).Truncate(time.Minute)
+	when := at.Format("15:04 UTC")
+	if now := time.Now().UTC(); at.YearDay() != now.YearDay() {
+		when = at.Format("2006-01-02 15:04 UTC")
+	}
+	if p.Notice != "" {
+		return strings.NewReplacer("{limit}", limit, "{until}", when).Replace(p.Notice)
+	}
+	text := fmt.Sprintf("You have reached a limit of %s: %s. ", name, limit)
+	if p.Drop {
+		return text + fmt.Sprintf("What you write before %s is not answered.", when)
+	}
+	return text + fmt.Sprintf("What you write is kept, and answered after %s.", when)
+}
+
+// notice tells a contact of a limit, once an hour at most. Only those hear it who have
+// written to the bot directly and have not stopped it, not whoever writes much in a group.
+func (a *actor) notice(ctx context.Context, b ledger.Bot, v gate.Verdict, to []ledger.Subject, text string) error {
+	may, err := a.d.opts.Ledger.MayNoticeLimit(ctx, a.account, to...)
+	if err != nil || !may {
+		return err
+	}
+	if wrote, err := a.d.opts.Ledger.Consents(ctx, a.account, v.Sender); err != nil || !wrote {
+		return err
+	}
+	keys, err := a.keys(b)
+	if err != nil {
+		return err
+	}
+	secret, err := a.d.opts.Keys.Keys(a.account)
+	if err != nil {
+		return err
+	}
+	theirs := keys.PublicKey(v.Sender)
+	if theirs == nil || v.From == "" || len(secret) == 0 {
+		return nil
+	}
+	mail, id, err := voice.Compose(voice.Message{
+		From: a.account, Name: b.Manifest.Name, SelfKey: secret[0], To: v.From, ToKey: theirs, Text: text, Date: time.Now(),
+	})
+	if err != nil {
+		return err
+	}
+	path, err := a.d.opts.Outbox.Stage(mail)
+	if err != nil {
+		return err
+	}
+	told, err := a.d.opts.Ledger.NoticeLimit(ctx, ledger.Answer{Bot: a.account, At: time.Now(), Outgoing: []ledger.Outgoing{
+		{From: a.account, To: []bot.Address{v.From}, MessageID: id, Path: path, Size: int64(len(mail))},
+	}}, to...)
+	if err == nil && !told {
+		return a.d.opts.Outbox.Discard(path)
+	}
+	return err // what the ledger does not name is deleted at the next start
+}
+
+func per(span time.Duration) string {
+	if span == time.Hour {
+		return "an hour"
+	}
+	return "a day"
+}
