@@ -224,6 +224,7 @@ type keysOf struct {
 	generation  bot.Generation
 	fingerprint bot.Fingerprint
 	installed   int64
+	contact     string // of the manifest
 }
 
 // actor is the one goroutine of one bot.

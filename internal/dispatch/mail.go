@@ -153,7 +153,7 @@ func (a *actor) judge(ctx context.Context, b ledger.Bot, raw []byte) (gate.Verdi
 // keys parses what the gate knows once for every generation of core's account. A bot that is installed again begins to count
 // its generations anew.
 func (a *actor) keys(b ledger.Bot) (*gate.Keys, error) {
-	of := keysOf{b.Account, b.Fingerprint, b.Installed.UnixMicro()}
+	of := keysOf{b.Account, b.Fingerprint, b.Installed.UnixMicro(), b.Manifest.Contact}
 	if a.gateKeys != nil && a.keysOf == of {
 		return a.gateKeys, nil
 	}
@@ -166,6 +166,9 @@ func (a *actor) keys(b ledger.Bot) (*gate.Keys, error) {
 	keys, err := gate.NewKeys(a.account, state)
 	if err != nil {
 		return nil, fmt.Errorf("the gate's keys: %w", err)
+	}
+	if inviter, token, ok := bot.JoinableInvite(b.Manifest.Contact); ok { // the author's, which Setup has the bot accept
+		keys.Expect(inviter, token)
 	}
 	a.gateKeys, a.keysOf = keys, of
 	return keys, nil

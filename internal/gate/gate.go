@@ -198,16 +198,28 @@ func checkEncrypted(outer *entity, keys *Keys, bounds Bounds) (Verdict, error) {
 		v.Kind, v.SenderKey = Own, nil
 		return v, nil
 	}
+	if o.by.inviter != "" {
+		return checkInviter(v, o.by.inviter)
+	}
 	return checkStep(v, o.header, keys)
 }
 
 // checkUnsigned lets one unsigned mail pass: the first of Secure-Join v3, which proves an invite by the secret that opened it.
 func checkUnsigned(v Verdict, o *opened, keys *Keys) (Verdict, error) {
-	if !o.byInvite || v.Step != "vc-request-pubkey" {
+	if !o.by.byInvite || v.Step != "vc-request-pubkey" {
 		return v, refuse(Unsigned, "decrypted, but nobody signed it")
 	}
 	if !keys.auth[o.header.get("secure-join-auth")] {
 		return v, refuse(BadInvite, "%s without a valid auth token", v.Step)
+	}
+	v.Kind = Handshake
+	return v, nil
+}
+
+// checkInviter lets the one answer pass that the token of a foreign invite is for.
+func checkInviter(v Verdict, inviter bot.Fingerprint) (Verdict, error) {
+	if v.Sender != inviter || v.Step != "vc-pubkey" {
+		return v, refuse(BadInvite, "%s by the token of an invite that the bot has accepted, signed by another than the inviter or for another step", v.Step)
 	}
 	v.Kind = Handshake
 	return v, nil

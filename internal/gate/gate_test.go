@@ -264,6 +264,34 @@ func TestHandshakes(t *testing.T) {
 	want{kind: Message}.check(t, outside)
 }
 
+// TestAnswerOfAnInviter: by the token of an invite that the bot has accepted comes one thing, the inviter's signed answer.
+func TestAnswerOfAnInviter(t *testing.T) {
+	c := newCast(t)
+	inviter := bot.Fingerprint(fmt.Sprintf("%X", c.stranger.PrimaryKey.Fingerprint))
+	const token = "the author's token"
+	secret := sealing{passphrase: "securejoin/" + string(inviter) + "/" + token, s2k: s2k.SaltedS2K}
+	answer := secret.seal(t, c.byStranger(t, "Secure-Join: vc-pubkey"))
+	want{Refused, NotForUs, "no secret"}.check(t, Check(envelope(t, answer), c.keys, nil, DefaultBounds()))
+	keys := keysOf(t, botState(t))
+	keys.Expect(inviter, token)
+	other := signing{key: c.other.PrivateKey}
+	for name, test := range map[string]struct {
+		message []byte
+		want    want
+	}{
+		"the answer":        {answer, want{kind: Handshake}},
+		"another step":      {secret.seal(t, c.byStranger(t, "Secure-Join: vc-request-with-auth")), want{Refused, BadInvite, ""}},
+		"a text":            {secret.seal(t, c.byStranger(t)), want{Refused, BadInvite, ""}},
+		"unsigned":          {secret.seal(t, literal(t, text("Secure-Join: vc-pubkey"))), want{Refused, Unsigned, ""}},
+		"a request":         {secret.seal(t, literal(t, text("Secure-Join: vc-request-pubkey", "Secure-Join-Auth: "+authToken))), want{Refused, Unsigned, ""}},
+		"signed by another": {secret.seal(t, signed(t, other, text("Secure-Join: vc-pubkey", autocrypt(t, c.other, stranger)))), want{Refused, BadInvite, ""}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			test.want.check(t, Check(envelope(t, test.message), keys, nil, DefaultBounds()))
+		})
+	}
+}
+
 const request = "From: <old@chat.test>\r\nSecure-Join: %s\r\nSecure-Join-Invitenumber: %s\r\n" +
 	"Content-Type: multipart/mixed; boundary=x\r\n\r\n--x\r\nContent-Type: text/plain\r\n\r\n%s\r\n--x--\r\n"
 

@@ -31,7 +31,8 @@ type Keys struct {
 // secret opens a symmetric mail.
 type secret struct {
 	passphrase []byte
-	byInvite   bool // else a broadcast channel's
+	byInvite   bool            // else a broadcast channel's, or
+	inviter    bot.Fingerprint // that of somebody whose invite the bot has accepted
 }
 
 // NewKeys parses the state of the account of that address. Its secret keys must be binary transferable secret keys without
@@ -59,6 +60,16 @@ func NewKeys(address bot.Address, state bot.AccountState) (*Keys, error) {
 		return nil, fmt.Errorf("%w for %s: have core make one, or install the bot's key", ErrNoKey, address)
 	}
 	return k, nil
+}
+
+// Expect has the gate know the answer of somebody whose invite the bot has accepted (Secure-Join v3): it is symmetric, by the token of the
+// invite, and signed by the key that the invite names. It must be called before the keys are used.
+func (k *Keys) Expect(inviter bot.Fingerprint, token string) {
+	k.secrets = append(k.secrets, secret{passphrase: passphrase(inviter, token), inviter: inviter})
+}
+
+func passphrase(inviter bot.Fingerprint, token string) []byte {
+	return []byte("securejoin/" + string(inviter) + "/" + token)
 }
 
 // PublicKey is the binary transferable public key of a contact, nil where it is not known. It is what to encrypt to: the subkeys in
@@ -93,8 +104,7 @@ func (k *Keys) addSelf(raw []byte, tokens []string) error {
 		}
 	}
 	for _, token := range tokens {
-		passphrase := "securejoin/" + string(primary) + "/" + token
-		k.secrets = append(k.secrets, secret{passphrase: []byte(passphrase), byInvite: true})
+		k.secrets = append(k.secrets, secret{passphrase: passphrase(primary, token), byInvite: true})
 	}
 	return nil
 }

@@ -18,7 +18,7 @@ type opened struct {
 	header    header
 	signature *packet.Signature // nil if nobody signed; not verified yet
 	digest    hash.Hash         // of the signed plaintext, before the signature's trailer
-	byInvite  bool              // a Secure-Join secret opened it
+	by        secret            // that opened it, where it is symmetric
 	trailed   bool              // the digest has taken the signature's trailer
 }
 
@@ -28,7 +28,7 @@ func open(payload io.Reader, keys *Keys, bounds Bounds) (*opened, error) {
 	if err != nil {
 		return nil, err
 	}
-	plain, byInvite, err := s.unseal(keys)
+	plain, by, err := s.unseal(keys)
 	if err != nil {
 		return nil, err
 	}
@@ -40,7 +40,7 @@ func open(payload io.Reader, keys *Keys, bounds Bounds) (*opened, error) {
 	if err != nil {
 		return nil, err
 	}
-	o.byInvite = byInvite
+	o.by = by
 	return o, s.readToEnd()
 }
 
@@ -55,10 +55,10 @@ func finish(plain io.ReadCloser) error {
 }
 
 // unseal finds the session key. A lone SKESK is a symmetric mail; else the PKESKs are tried, as in core.
-func (s *sealed) unseal(keys *Keys) (plain io.ReadCloser, byInvite bool, err error) {
+func (s *sealed) unseal(keys *Keys) (plain io.ReadCloser, by secret, err error) {
 	f, err := peekFrame(bufio.NewReader(bytes.NewReader(s.keys[0])))
 	if err != nil {
-		return nil, false, err
+		return nil, by, err
 	}
 	if f.tag == tagSKESK && len(s.keys) == 1 {
 		return s.unsealSymmetric(f, keys)
@@ -72,11 +72,11 @@ func (s *sealed) unseal(keys *Keys) (plain io.ReadCloser, byInvite bool, err err
 		for _, key := range keys.secret {
 			if esk.Decrypt(key, nil) == nil {
 				plain, err := s.decrypt(esk.CipherFunc, esk.Key)
-				return plain, false, err
+				return plain, by, err
 			}
 		}
 	}
-	return nil, false, refuse(NotForUs, "none of its %d session key packets is for this bot", len(s.keys))
+	return nil, by, refuse(NotForUs, "none of its %d session key packets is for this bot", len(s.keys))
 }
 
 func (s *sealed) decrypt(cipher packet.CipherFunction, key []byte) (io.ReadCloser, error) {
@@ -93,25 +93,25 @@ func (s *sealed) sameGeneration(v6 bool) bool { return v6 == (s.data.Version == 
 // s2kSalted is the S2K specifier (RFC 9580, section 3.7.1.2).
 const s2kSalted = 1
 
-func (s *sealed) unsealSymmetric(f frame, keys *Keys) (io.ReadCloser, bool, error) {
+func (s *sealed) unsealSymmetric(f frame, keys *Keys) (io.ReadCloser, secret, error) {
 	// Version 6: version, count, cipher, AEAD mode, length of the S2K, S2K specifier. Older versions cannot tell a wrong
 	// secret from a right one, and costlier S2Ks would let a stranger spend our time on every secret.
 	body := s.keys[0][f.header:]
 	if len(body) < 6 || body[0] != 6 || body[5] != s2kSalted || !s.sameGeneration(true) {
-		return nil, false, refuse(NotForUs, "symmetric, but not as Secure-Join and channels make it (SKESK 6, salted)")
+		return nil, secret{}, refuse(NotForUs, "symmetric, but not as Secure-Join and channels make it (SKESK 6, salted)")
 	}
 	p, err := packet.Read(bytes.NewReader(s.keys[0]))
 	esk, ok := p.(*packet.SymmetricKeyEncrypted)
 	if err != nil || !ok {
-		return nil, false, refuse(NotOpenPGP, "session key packet: %v", err)
+		return nil, secret{}, refuse(NotOpenPGP, "session key packet: %v", err)
 	}
-	for _, secret := range keys.secrets {
-		if key, cipher, err := esk.Decrypt(secret.passphrase); err == nil {
+	for _, by := range keys.secrets {
+		if key, cipher, err := esk.Decrypt(by.passphrase); err == nil {
 			plain, err := s.decrypt(cipher, key)
-			return plain, secret.byInvite, err
+			return plain, by, err
 		}
 	}
-	return nil, false, errors.Join(errNoSecret, refuse(NotForUs, "symmetric, and no secret of this bot opens it"))
+	return nil, secret{}, errors.Join(errNoSecret, refuse(NotForUs, "symmetric, and no secret of this bot opens it"))
 }
 
 // readMessage reads what was encrypted: [compressed] [one-pass signature] literal [signature].

@@ -51,6 +51,9 @@ func (r *Runner) Setup(ctx context.Context, b ledger.Bot) (ledger.Bot, error) {
 	if err := c.client.StartIO(ctx, c.account); err != nil {
 		return b, c.why(err)
 	}
+	if err := r.meetAuthor(ctx, c, b); err != nil {
+		return b, c.why(err)
+	}
 	end, err := r.endCore(ctx, c, b)
 	if err != nil {
 		return b, c.why(err)

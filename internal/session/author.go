@@ -2,10 +2,11 @@ package session
 
 import (
 	"context"
-	"net/url"
+	"errors"
 	"strings"
 
 	"mayfly/internal/bot"
+	"mayfly/internal/core"
 	"mayfly/internal/ledger"
 	"mayfly/internal/minirelay"
 )
@@ -52,14 +53,12 @@ func (r *Runner) author(ctx context.Context, b ledger.Bot) (bot.Fingerprint, bot
 
 // readContact takes a manifest's contact apart: an invite link, mailto: or an address.
 func readContact(contact string) (bot.Fingerprint, bot.Address) {
-	if _, link, ok := strings.Cut(contact, "https://i.delta.chat/#"); ok {
-		fingerprint, rest, _ := strings.Cut(link, "&")
-		fields, err := url.ParseQuery(rest)
-		at, err2 := bot.ParseAddress(fields.Get("a"))
-		if err != nil || err2 != nil {
+	if to, fields, ok := bot.ReadInvite(contact); ok {
+		at, err := bot.ParseAddress(fields.Get("a"))
+		if err != nil {
 			at = ""
 		}
-		return bot.Fingerprint(strings.ToUpper(fingerprint)), at
+		return to, at
 	}
 	address, _, _ := strings.Cut(strings.TrimPrefix(contact, "mailto:"), "?")
 	at, err := bot.ParseAddress(address)
@@ -67,4 +66,27 @@ func readContact(contact string) (bot.Fingerprint, bot.Address) {
 		return "", ""
 	}
 	return "", at
+}
+
+// metKey is where core's account keeps the last invite of its author that it has accepted.
+const metKey = "ui.mayfly.author"
+
+// meetAuthor has core accept the invite link that is the manifest's contact, once for each link: so the bot learns the author's key. What
+// comes back are handshakes, which are worked off by core alone.
+func (r *Runner) meetAuthor(ctx context.Context, c *coreSide, b ledger.Bot) error {
+	link := b.Manifest.Contact
+	if _, _, ok := bot.JoinableInvite(link); !ok {
+		return nil
+	}
+	met, err := c.client.GetConfig(ctx, c.account, metKey)
+	if err != nil || met == link {
+		return err
+	}
+	var refused *core.Error
+	if _, err := c.client.SecureJoin(ctx, c.account, link); errors.As(err, &refused) {
+		r.Log.Warn("core refuses the invite link of the bot's author", "bot", b.Address, "err", err)
+	} else if err != nil {
+		return err
+	}
+	return c.client.SetConfig(ctx, c.account, metKey, link)
 }

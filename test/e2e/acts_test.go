@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"mayfly/internal/core"
+	"mayfly/internal/ledger"
 )
 
 // icon is a picture of one colour.
@@ -198,45 +199,35 @@ func TestFailedRunInAGroup(t *testing.T) {
 	}
 }
 
-// TestAuthorByInvite: an author whom the manifest names by an invite link is known by the key in it. A stranger's link makes the
-// bot write to nobody.
+// TestAuthorByInvite: the bot accepts the invite link that is its manifest's contact, once, and so can tell its author by chat what has
+// failed, though the author has never written.
 func TestAuthorByInvite(t *testing.T) {
 	w := newWorld(t)
-	author, stranger, ada := w.person("author035"), w.person("other0035"), w.person("ada000035")
-	var chats []core.ChatID
-	for i, p := range []*person{author, stranger} {
-		link, err := p.Invite(w.ctx, p.Account)
-		if err != nil {
-			t.Fatal(err)
-		}
-		address, client := w.newAccount([]string{"grumble03", "grumble04"}[i])
-		f := script("Grumble", grumble)
-		f["bot.toml"] = strings.Replace(f["bot.toml"], "mailto:author@example.org", link, 1)
-		if i == 0 {
-			w.serve()
-		} else {
-			w.stop()
-			w.serve()
-		}
-		w.append(client, address, f)
-		invite := w.installed(client)
-		if p == author {
-			author.say(author.join(invite), "fine")
-			author.expect("fine")
-		}
-		chats = append(chats, ada.join(invite))
-		ada.say(chats[i], "luck")
-		ada.sorry()
-		if mail := w.status(client, 2); !strings.Contains(mail, "Mayfly-State: failed") {
-			t.Errorf("the author of %s reads\n%s", address, mail)
-		}
-		if p == author {
-			if m := author.hear(); !strings.Contains(m.Text, "main.js:3:") || !strings.Contains(m.Text, "/stop") {
-				t.Errorf("the author heard %q", m.Text)
-			}
-		}
+	author, ada := w.person("author035"), w.person("ada000035")
+	link, err := author.Invite(w.ctx, author.Account)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if out := w.log.String(); strings.Count(out, `"by_chat":true`) != 0 || strings.Count(out, `"by_chat":false`) != 1 {
-		t.Errorf("the second bot wrote to a stranger")
+	address, client := w.newAccount("grumble03")
+	bundle := func(more string) files {
+		f := script("Grumble", grumble+more)
+		f["bot.toml"] = strings.Replace(f["bot.toml"], "mailto:author@example.org", link, 1)
+		return f
+	}
+	w.append(client, address, bundle(""))
+	w.serve()
+	invite := w.installed(client)
+	w.awaitJobs(address, 2) // the author's two answers
+	w.append(client, address, bundle("// another version"))
+	w.status(client, 2)
+	chat := ada.join(invite)
+	ada.say(chat, "luck")
+	ada.sorry()
+	if m := author.hear(); !strings.Contains(m.Text, "main.js:3:") || !strings.Contains(m.Text, "/stop") {
+		t.Errorf("the author heard %q", m.Text)
+	}
+	jobs, err := w.ledger().Jobs(w.ctx, address, ledger.JobCleared)
+	if err != nil || len(jobs) != 5 {
+		t.Errorf("%d jobs, %v: want two of the author's, two of the user's handshake and a message", len(jobs), err)
 	}
 }
