@@ -290,6 +290,10 @@ func FuzzServe(f *testing.F) {
 	f.Add(`{"id":{"a":[1]},"method":"get_message","params":[[],{}]}`)
 	f.Add(`{"method":"done","params":null}`)
 	f.Add("[[[[[[[[[[[[[[[[[[[[")
+	f.Add(`[{"id":1,"method":"get_message","params":[7,5]}]`)
+	f.Add(`{"id":1,"id":2,"method":"configure","METHOD":"set_config","params":[7,"ui.a","x"]}`)
+	f.Add(`{"id":1.5,"method":"misc_set_draft","params":[7,4294967295,"x","/tmp/out/a.png",null,0,"Call"]}`)
+	f.Add(`{"id":"1","method":"forward_messages","params":[0,[1,2,3],12]}`)
 	f.Fuzz(func(t *testing.T, line string) {
 		core := &recorder{answers: map[string]string{"get_message": `{"chatId":12}`}}
 		var out strings.Builder
