@@ -163,6 +163,7 @@ type overBudget struct {
 	until     time.Time
 	announced string           // it waits for the mail that announces this Message-ID, up to the time
 	contact   []ledger.Subject // later mail of these waits too
+	limit     bool             // of the contact's: it is told
 }
 
 func (o *overBudget) Error() string { return "over the budget: " + o.whose }

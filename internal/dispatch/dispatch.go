@@ -8,6 +8,8 @@
 //   - A failure of the host's (relay away, sandbox broken, disk full) keeps the mail where it is and is tried again with backoff,
 //     without end. A mail on which core failed, or the daemon died, MaxAttempts times is set aside: it stays in the INBOX, no
 //     session touches it, and those behind it have their turn.
+//   - A run that asks for it (exit code 75), or that the host's want of memory killed, is tried again after 15 s, 1, 4 and 16 min;
+//     mail of the same contact waits behind it. The fifth failure is final, as is any other of the bot's.
 //   - Over a budget (Budgets), mail waits in the INBOX before anything is spent on it; it is never dropped for that, and holds up
 //     nothing but what comes after it from the same address. So does mail for which core's account has no room, for an hour;
 //     smaller mail goes on. So does the second mail of a large message that comes before its first, for a minute.

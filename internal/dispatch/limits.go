@@ -150,14 +150,14 @@ func (a *actor) contactWithin(ctx context.Context, b ledger.Bot, v gate.Verdict,
 	if v.Sender == "" {
 		return false, nil // nobody signed: an invitation, whose sessions are bounded by Budgets
 	}
-	subjects := []ledger.Subject{ledger.ByKey(v.Sender)}
-	if v.From != "" {
-		subjects = append(subjects, ledger.ByAddress(v.From))
-	}
+	subjects := contactOf(v.Sender, v.From)
 	granted := a.d.opts.Limits.granted(b.Manifest.PerUser)
 	over, err := a.contactOver(ctx, subjects, granted, size)
-	if err != nil || over == nil {
+	switch {
+	case err != nil || over == nil:
 		return false, err
+	case !over.limit:
+		return false, over
 	}
 	if v.Kind == gate.Message {
 		if err := a.notice(ctx, b, v, subjects, noticeText(granted, b.Manifest.Name, over.whose, over.until)); err != nil {
@@ -170,17 +170,29 @@ func (a *actor) contactWithin(ctx context.Context, b ledger.Bot, v gate.Verdict,
 	return false, over
 }
 
+// contactOf are the subjects that stand for whoever sent a mail.
+func contactOf(sender bot.Fingerprint, from bot.Address) []ledger.Subject {
+	var subjects []ledger.Subject
+	if sender != "" {
+		subjects = append(subjects, ledger.ByKey(sender))
+	}
+	if from != "" {
+		subjects = append(subjects, ledger.ByAddress(from))
+	}
+	return subjects
+}
+
 // contactOver says which limit of a contact has no room, or that earlier mail waits for one. nil: neither.
 func (a *actor) contactOver(ctx context.Context, subjects []ledger.Subject, granted bot.PerUser, size int64) (*overBudget, error) {
 	if over := a.waitlist.of(subjects); over != nil {
-		return &overBudget{need: over.need, until: over.until, contact: subjects}, nil
+		return &overBudget{need: over.need, until: over.until, contact: subjects, limit: over.limit}, nil
 	}
 	limits, words := contactLimits(subjects, granted, size)
 	e, err := a.d.opts.Ledger.Exceeds(ctx, a.account, limits...)
 	if err != nil || e == nil {
 		return nil, err
 	}
-	return &overBudget{need: need{whose: words[e.Limit]}, until: e.Until, contact: subjects}, nil
+	return &overBudget{need: need{whose: words[e.Limit]}, until: e.Until, contact: subjects, limit: true}, nil
 }
 
 // noticeText is what a contact is told.

@@ -254,3 +254,42 @@ func count(b bool) int {
 	}
 	return 0
 }
+
+// A run that asks to be tried again waits longer each time, and holds up its own contact only; with the last attempt it is over. What it
+// used counts.
+func TestARunIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, one)
+		b.opts.MaxAttempts = 5
+		start := time.Now()
+		var tries []time.Duration
+		b.sessions.run = func(w session.Work) error {
+			if w.Job.Cursor.UID != 2 {
+				return nil
+			}
+			tries = append(tries, time.Since(start).Round(time.Second))
+			if !w.Retry {
+				return nil
+			}
+			return &session.Again{Record: bot.RunRecord{Status: bot.RunError, ExitCode: 75, CPU: time.Second}}
+		}
+		b.put(one, 2, "abuse/abuse-08.eml") // of mallory's address and a key of its own
+		b.put(one, 3, "eml/5-text.user.eml")
+		b.put(one, 4, "abuse/abuse-07.eml") // of the same key as the first
+		b.Wake(b.ctx, one, WakeInbox)
+		if left := b.left(one); !slices.Equal(left, []uint32{2, 4}) {
+			t.Errorf("%v wait, want 2 and 4", left)
+		}
+		time.Sleep(time.Hour)
+		if left := b.left(one); len(left) != 0 || b.said(one) != 0 {
+			t.Errorf("%v wait, said %d", left, b.said(one))
+		}
+		if want := []time.Duration{0, 15e9, 75e9, 315e9, 1275e9}; !slices.Equal(tries, want) {
+			t.Errorf("tries after %v, want %v", tries, want)
+		}
+		cpu, err := b.ledger.Used(t.Context(), one, ledger.WholeBot, ledger.CPU, 24*time.Hour)
+		if err != nil || cpu != 4e6 {
+			t.Errorf("charged %d, %v", cpu, err)
+		}
+	})
+}

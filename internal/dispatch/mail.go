@@ -242,6 +242,7 @@ func (a *actor) session(ctx context.Context, w session.Work) (committed bool, er
 		record := bot.RunRecord{Status: bot.RunInternal, Message: fmt.Sprintf("set aside after %d attempts", attempts-1)}
 		return false, a.d.opts.Ledger.Fail(ctx, []int64{w.Job.ID}, record, true)
 	}
+	w.Job.Attempts, w.Retry = attempts, attempts < a.d.opts.MaxAttempts
 	a.d.opts.Outbox.Prepare(ctx, a.account) // the login takes about as long as the session
 	outcome, err := a.d.opts.Sessions.Run(ctx, w)
 	if err != nil {
@@ -251,11 +252,22 @@ func (a *actor) session(ctx context.Context, w session.Work) (committed bool, er
 	return true, nil
 }
 
+// retryAfter is how long a run that is to be tried again waits the first time; then four times as long each time. With five attempts
+// the last is about 21 minutes after the first.
+const retryAfter = 15 * time.Second
+
 // failed records a session that was not finished. The mail waits for the next turn. Only what the mail may have caused counts
 // against it.
 func (a *actor) failed(ctx context.Context, w session.Work, cause error) error {
 	stopped := ctx.Err() != nil
 	ctx = context.WithoutCancel(ctx)
+	var again *session.Again
+	if errors.As(cause, &again) {
+		pause := retryAfter << (2 * (w.Job.Attempts - 1))
+		a.log.Info("the run is tried again later", "uid", w.Job.Cursor.UID, "in", pause, "attempt", w.Job.Attempts, "message", again.Record.Message)
+		over := &overBudget{need: need{whose: "another try"}, until: time.Now().Add(pause), contact: contactOf(w.Job.Sender, w.Job.From)}
+		return errors.Join(a.d.opts.Ledger.Fail(ctx, []int64{w.Job.ID}, again.Record, false), over)
+	}
 	if stopped || !errors.Is(cause, session.ErrMail) {
 		cause = errors.Join(cause, a.d.opts.Ledger.Forgive(ctx, w.Job.ID))
 	}

@@ -26,9 +26,6 @@ type pipe struct {
 	shell     bool // a signal that ends the program shows as exit code 128 and its number, as shells and bubblewrap do
 }
 
-// The exit codes that a pipe's program may end with: sysexits.h.
-const exitTempFail = 75
-
 // maxOutput bounds what a program may print, and maxReply what can be sent as one text, in bytes.
 const (
 	maxOutput = 1 << 20
@@ -134,9 +131,6 @@ func (pp *pipe) run(ctx context.Context, p *program, c *coreSide, o occasion, ti
 		return end, nil
 	}
 	<-p.log.ended // the program's end was that of all its processes
-	if end.exit.Code == exitTempFail {
-		return end, fmt.Errorf("the program asked to be run again later (exit code %d): %s", exitTempFail, p.log.last())
-	}
 	end.status, end.message = p.pipeStatus(end.exit)
 	if end.status != bot.RunOK {
 		return end, nil

@@ -107,6 +107,7 @@ type Work struct {
 	Mail     []byte
 	Message  bool          // the gate says that it may be a message: the bot may run; otherwise core is alone
 	CPU      time.Duration // what is left of the bot's CPU time; 0: no bound but a run's own
+	Retry    bool          // a run may be tried again later: the session ends with Again
 	Timeline *Timeline
 
 	// Lend, if it is set, is called when the bot's program has ended and the session will do nothing for a while but keep the pace of its
@@ -124,7 +125,7 @@ type Outcome struct {
 	Timeline *Timeline
 }
 
-// Run runs and commits one session. An error is the host's: nothing was committed, and the session may be run again.
+// Run runs and commits one session. An error is the host's, or Again: nothing was committed, and the session may be run again.
 func (r *Runner) Run(ctx context.Context, w Work) (Outcome, error) {
 	outcome, err := r.attempt(ctx, w, nil)
 	var failed *runFailed
@@ -133,8 +134,26 @@ func (r *Runner) Run(ctx context.Context, w Work) (Outcome, error) {
 	}
 	r.Log.Info("the bot failed; nothing that it did counts", "bot", w.Bot.Address, "uid", w.Job.Cursor.UID,
 		"status", failed.record.Status, "message", failed.record.Message)
+	if w.Retry && again(failed.record, w.Job.Attempts) {
+		return Outcome{}, &Again{failed.record}
+	}
 	w.Message = false
 	return r.attempt(ctx, w, failed)
+}
+
+// Again ends a session that was not committed: its run asked for another try later, or died of something that was not its own doing.
+type Again struct{ Record bot.RunRecord }
+
+func (a *Again) Error() string { return "to be run again later: " + a.Record.Message }
+
+// exitTempFail is EX_TEMPFAIL of sysexits.h.
+const exitTempFail = 75
+
+// again reports whether a failed run is worth another one. With exit code 75 the program says so. SIGKILL, where no limit of the run's
+// own was passed, is most likely the kernel's, for want of the host's memory: once. All else is final.
+func again(r bot.RunRecord, attempts int) bool {
+	killed := r.Status == bot.RunSignal && r.ExitSig == int(syscall.SIGKILL) && !r.OOMKilled
+	return r.Status == bot.RunError && r.ExitCode == exitTempFail || killed && attempts <= 1
 }
 
 // ErrMail is wrapped by errors that the mail itself may have caused, such as that core died of it, or did not come to an end:
