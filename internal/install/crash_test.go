@@ -82,8 +82,8 @@ func (c crashing) FailuresTold(ctx context.Context, a bot.Address, at time.Time,
 func (c crashing) Overrun(ctx context.Context, a bot.Address) (ledger.Overrun, bool, error) {
 	return c.o.Ledger.Overrun(ctx, a) // not called by Process
 }
-func (c crashing) OverrunTold(ctx context.Context, a bot.Address, at time.Time) error {
-	return c.o.Ledger.OverrunTold(ctx, a, at)
+func (c crashing) OverrunTold(ctx context.Context, a bot.Address, at time.Time, mails ...ledger.Outgoing) error {
+	return c.o.Ledger.OverrunTold(ctx, a, at, mails...)
 }
 func (c crashing) Remove(ctx context.Context, a bot.Address) error {
 	return burnErr(c.fuse, func() error { return c.o.Ledger.Remove(ctx, a) })

@@ -28,7 +28,8 @@ type Author interface {
 }
 
 // Tell sums up into Bot/Status, and by chat where it can, what has failed of a bot: its runs, and mails that the relay has refused for
-// good; at most once an hour. That the bot has reached a limit it tells apart, at most once a day. It connects only if there is something to tell. It returns when to call again, zero for when more failed.
+// good; at most once an hour. That the bot has reached a limit it tells apart, at most once a day. It connects only if there is something
+// to tell. It returns when to call again, zero for when more failed.
 func (in *Installer) Tell(ctx context.Context, addr bot.Address, connect func(context.Context) (Appender, error)) (time.Time, error) {
 	if err := in.tellOverrun(ctx, addr, connect); err != nil {
 		return time.Time{}, err
@@ -56,14 +57,14 @@ func (in *Installer) Tell(ctx context.Context, addr bot.Address, connect func(co
 	if err := c.Append(ctx, StatusFolder, mail); err != nil {
 		return time.Time{}, err
 	}
-	letters := in.letters(ctx, b, d)
+	letters := in.letters(ctx, b, d.text(b))
 	in.Log.Info("Bot folder: told of failures", "bot", addr, "reasons", len(failures), "by_chat", len(letters) > 0)
 	return time.Time{}, in.Ledger.FailuresTold(ctx, addr, in.Now(), letters...)
 }
 
 // letters is what is told by chat. That it cannot be written holds nothing up: the answer in Bot/Status is there.
-func (in *Installer) letters(ctx context.Context, b ledger.Bot, d digest) []ledger.Outgoing {
-	letter, err := in.Author.Letter(ctx, b, d.chat(b))
+func (in *Installer) letters(ctx context.Context, b ledger.Bot, text string) []ledger.Outgoing {
+	letter, err := in.Author.Letter(ctx, b, chatText(text))
 	if err != nil {
 		in.Log.Warn("the bot's author could not be told by chat", "bot", b.Address, "err", err)
 	}
@@ -179,10 +180,9 @@ func (d digest) text(b ledger.Bot) string {
 // maxChat bounds the text of a chat message, in bytes.
 const maxChat = 4000
 
-// chat is the text as a message of the bot's.
-func (d digest) chat(b ledger.Bot) string {
+// chatText is a text as a message of the bot's.
+func chatText(text string) string {
 	const stop = "To get no more of these messages, write /stop.\n"
-	text := d.text(b)
 	if len(text) > maxChat {
 		text = strings.ToValidUTF8(text[:maxChat], "") + "…\n\nThe whole list is in the account's folder " + StatusFolder + ".\n"
 	}

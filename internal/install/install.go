@@ -118,7 +118,7 @@ type Ledger interface {
 	Failures(ctx context.Context, addr bot.Address) (failures []ledger.Failure, told time.Time, err error)
 	FailuresTold(ctx context.Context, addr bot.Address, at time.Time, mails ...ledger.Outgoing) error
 	Overrun(ctx context.Context, addr bot.Address) (o ledger.Overrun, there bool, err error)
-	OverrunTold(ctx context.Context, addr bot.Address, at time.Time) error
+	OverrunTold(ctx context.Context, addr bot.Address, at time.Time, mails ...ledger.Outgoing) error
 }
 
 // Bundles keeps the files of bundles by digest, and everything else that a bot has on disk.

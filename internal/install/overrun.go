@@ -13,7 +13,7 @@ import (
 	"mayfly/internal/ledger"
 )
 
-// tellOverrun answers into Bot/Status that the bot has used up what it may. The ledger bounds how often.
+// tellOverrun answers into Bot/Status, and by chat where it can, that the bot has used up what it may. The ledger bounds how often.
 func (in *Installer) tellOverrun(ctx context.Context, addr bot.Address, connect func(context.Context) (Appender, error)) error {
 	o, there, err := in.Ledger.Overrun(ctx, addr)
 	if err != nil || !there {
@@ -35,7 +35,7 @@ func (in *Installer) tellOverrun(ctx context.Context, addr bot.Address, connect 
 		return err
 	}
 	in.Log.Info("Bot folder: told of a limit", "bot", addr, "limit", o.Why)
-	return in.Ledger.OverrunTold(ctx, addr, in.Now())
+	return in.Ledger.OverrunTold(ctx, addr, in.Now(), in.letters(ctx, b, overrunText(b, o))...)
 }
 
 func composeOverrun(b ledger.Bot, o ledger.Overrun, now time.Time) ([]byte, error) {
@@ -49,7 +49,11 @@ func composeOverrun(b ledger.Bot, o ledger.Overrun, now time.Time) ([]byte, erro
 	h.SetMessageID(fmt.Sprintf("mayfly-%x@%s", sum[:16], strings.Trim(b.Address.Domain(), "[]")))
 	h.Set("Auto-Submitted", "auto-generated")
 	h.Set("Mayfly-State", OverLimit)
-	return composeText(h, fmt.Sprintf("%s has reached a limit of this host: %s, at %s.\n\nMail to it waits in the mailbox, and is worked off "+
+	return composeText(h, overrunText(b, o))
+}
+
+func overrunText(b ledger.Bot, o ledger.Overrun) string {
+	return fmt.Sprintf("%s has reached a limit of this host: %s, at %s.\n\nMail to it waits in the mailbox, and is worked off "+
 		"when there is room again. Nothing is lost or sent back. You are told of this once a day at most.\n",
-		title(b.Manifest), o.Why, o.Since.UTC().Format("2006-01-02 15:04 MST")))
+		title(b.Manifest), o.Why, o.Since.UTC().Format("2006-01-02 15:04 MST"))
 }

@@ -82,9 +82,14 @@ func (l *Ledger) Overrun(ctx context.Context, addr bot.Address) (o Overrun, ther
 	return o, err == nil, l.explain("overrun", err)
 }
 
-// OverrunTold records that the author was told.
-func (l *Ledger) OverrunTold(ctx context.Context, addr bot.Address, at time.Time) error {
+// OverrunTold records that the author was told, or will be by the mails given.
+func (l *Ledger) OverrunTold(ctx context.Context, addr bot.Address, at time.Time, mails ...Outgoing) error {
 	return l.write(ctx, "overrun told", func(tx *sql.Tx) error {
+		for _, m := range mails {
+			if err := enqueue(ctx, tx, addr, m); err != nil {
+				return err
+			}
+		}
 		_, err := tx.ExecContext(ctx, `UPDATE overruns SET told = ? WHERE bot = ?`, micro(at), addr)
 		return err
 	})
