@@ -325,7 +325,7 @@ type inSlots struct {
 }
 
 func (s inSlots) Setup(ctx context.Context, b ledger.Bot) (made ledger.Bot, err error) {
-	err = s.slots.Do(ctx, func() error {
+	err = s.slots.Do(ctx, b.Address, func() error {
 		made, err = s.runner.Setup(ctx, b)
 		return err
 	})
@@ -333,7 +333,7 @@ func (s inSlots) Setup(ctx context.Context, b ledger.Bot) (made ledger.Bot, err 
 }
 
 func (s inSlots) Check(ctx context.Context, b *bundle.Bundle) error {
-	return s.slots.Do(ctx, func() error { return s.runner.Check(ctx, b) })
+	return s.slots.Do(ctx, "", func() error { return s.runner.Check(ctx, b) })
 }
 
 // folder lets dispatch call the installer on its own connection.

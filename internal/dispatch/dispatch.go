@@ -20,8 +20,9 @@
 //   - The mail that is in memory, of all bots together, is bounded by Memory.
 //   - A bot for which there is nothing to do holds no connection to the relay; the last one of a bot that had mail is closed after
 //     IdleClose. At most Looks bots look at a time whether there is something to do.
-//   - Sessions wait for one of Slots in the order in which they asked, so a bot with a thousand mails is behind a bot with one
-//     by one session at most. A session that only waits for the pace of its bot's disk lends its slot.
+//   - Sessions wait for one of Slots. The bot that has held slots for the least time lately goes first, so that one with a thousand mails
+//     is ahead of one with a single mail by one session at most; who has waited for a minute goes before that. A session that only
+//     waits for the pace of its bot's disk lends its slot.
 package dispatch
 
 import (
@@ -120,38 +121,6 @@ type Options struct {
 	Looks       int           // how many bots may look at a time whether there is something to do; each holds a connection
 	Done        func(session.Outcome)
 	Log         *slog.Logger
-}
-
-// Slots bound what runs on the host at a time: sessions, and what installing needs of sandboxes.
-type Slots struct{ places, lent chan struct{} }
-
-// NewSlots makes n of them.
-func NewSlots(n int) Slots { return Slots{make(chan struct{}, n), make(chan struct{}, n)} }
-
-// Do waits for a slot, in the order in which Do was called, and calls f in it.
-func (s Slots) Do(ctx context.Context, f func() error) error {
-	select {
-	case s.places <- struct{}{}:
-		defer func() { <-s.places }()
-		return f()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// Lend gives the caller's place to whoever waits for one, until back is called, which waits for a place. It is for sessions that do
-// nothing for a while. They still take memory, so no more are lent than there are: beyond that it does nothing.
-func (s Slots) Lend() (back func()) {
-	select {
-	case s.lent <- struct{}{}:
-	default:
-		return func() {}
-	}
-	<-s.places
-	return func() {
-		s.places <- struct{}{}
-		<-s.lent
-	}
 }
 
 // tellAgain is how long after a failure the author is told again of what has failed.

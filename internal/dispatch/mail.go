@@ -204,7 +204,7 @@ func (a *actor) work(ctx context.Context, w session.Work) error {
 	}
 	w.Lend = a.d.opts.Slots.Lend
 	var committed bool
-	err := a.d.opts.Slots.Do(ctx, func() (err error) {
+	err := a.d.opts.Slots.Do(ctx, a.account, func() (err error) {
 		committed, err = a.session(ctx, w)
 		return err
 	})
