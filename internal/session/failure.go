@@ -18,6 +18,8 @@ const (
 		"The same message would probably fail again. You can go on with others."
 	sorryLimit = "Sorry, this bot needed more time or memory for your message than it may use, so there is no answer to it. " +
 		"Its author is told. Something smaller may work."
+	sorryLater = "Sorry, this bot has tried to answer your message several times, and could not for now. Its author is told. " +
+		"Please try again later."
 )
 
 // apologize adds to what a session says, whose bot has failed, a sentence to the person who wrote, and tells the ledger so. It is the
@@ -34,16 +36,22 @@ func (r *Runner) apologize(ctx context.Context, w Work, failed *runFailed, end *
 		r.warnUntold(w, err)
 		return
 	}
-	text := sorryError
-	if failed.record.Status == bot.RunTimeout || failed.record.OOMKilled {
-		text = sorryLimit
-	}
-	mail, err := compose(w.Bot, end.state, end.selfKeys, w.Job.Sender, w.Job.From, text, w.Job.MessageID)
+	mail, err := compose(w.Bot, end.state, end.selfKeys, w.Job.Sender, w.Job.From, sorry(failed.record), w.Job.MessageID)
 	if err != nil || mail == nil {
 		r.warnUntold(w, err)
 		return
 	}
 	end.outgoing, end.notice = append(end.outgoing, *mail), &notice
+}
+
+func sorry(r bot.RunRecord) string {
+	switch {
+	case r.Status == bot.RunTimeout || r.OOMKilled:
+		return sorryLimit
+	case r.Status == bot.RunError && r.ExitCode == exitTempFail:
+		return sorryLater
+	}
+	return sorryError
 }
 
 func (r *Runner) warnUntold(w Work, err error) {

@@ -140,6 +140,23 @@ func TestWhoHearsOfAFailedRun(t *testing.T) {
 	}
 }
 
+// TestSorry: what is said of trying again is true.
+func TestSorry(t *testing.T) {
+	for want, r := range map[string]bot.RunRecord{
+		sorryError: {Status: bot.RunError, ExitCode: 1},
+		sorryLater: {Status: bot.RunError, ExitCode: 75},
+	} {
+		if got := sorry(r); got != want {
+			t.Errorf("%+v: %s", r, got)
+		}
+	}
+	for _, r := range []bot.RunRecord{{Status: bot.RunTimeout, ExitCode: 75}, {Status: bot.RunTimeout}, {Status: bot.RunSignal, OOMKilled: true}} {
+		if got := sorry(r); got != sorryLimit {
+			t.Errorf("%+v: %s", r, got)
+		}
+	}
+}
+
 // TestLettersToTheAuthor go to a key that the account holds, and to nobody who has stopped the bot.
 func TestLettersToTheAuthor(t *testing.T) {
 	r, l, b, her := newSpeaker(t)
