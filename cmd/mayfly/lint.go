@@ -21,18 +21,24 @@ type lintReport struct {
 	Why      string          `json:"not_parsed,omitempty"` // why they were not
 }
 
-// lint says of a bundle what a host would say of it. What is above a host's own ceilings only that host knows.
+// lint says of a bundle what a host would say of it: one with the defaults, or with the operator's configuration. What is above the
+// ceilings of a host whose configuration is not at hand only that host knows.
 func lint(ctx context.Context, args []string, std stdio) error {
 	flags := newFlags("lint", std)
 	asJSON := flags.Bool("json", false, "print JSON")
 	sandboxPath := flags.String("sandbox", besideSelf("mayfly-sandbox"), "the `path` of mayfly-sandbox, which parses the scripts")
+	configPath := flags.String("config", "", "the `path` of a host's configuration, whose ceilings hold; without it, the defaults")
 	if err := flags.Parse(args); err != nil {
 		return fmt.Errorf("%w: %w", err, errUsage)
+	}
+	ceilings, err := ceilingsOf(*configPath)
+	if err != nil {
+		return err
 	}
 	if flags.NArg() != 1 {
 		return fmt.Errorf("mayfly lint takes the path of one folder or zip: %w", errUsage)
 	}
-	b, err := readBundle(flags.Arg(0), bundle.DefaultCeilings())
+	b, err := readBundle(flags.Arg(0), ceilings)
 	report := lintReport{Problems: bundle.Problems{}, Why: "the bundle has to be in order first"}
 	if err == nil {
 		report.Why = ""
@@ -49,6 +55,17 @@ func lint(ctx context.Context, args []string, std stdio) error {
 		return err
 	}
 	return report.verdict()
+}
+
+func ceilingsOf(configPath string) (bundle.Ceilings, error) {
+	if configPath == "" {
+		return bundle.DefaultCeilings(), nil
+	}
+	cfg, err := readConfig(configPath)
+	if err != nil {
+		return bundle.Ceilings{}, err
+	}
+	return cfg.ceilings()
 }
 
 // readBundle reads a folder or a zip. An error that is not bundle.Problems is about the path.

@@ -275,6 +275,10 @@ func (a *actor) failed(ctx context.Context, w session.Work, cause error) error {
 		return cause
 	}
 	record := bot.RunRecord{Status: bot.RunInternal, Message: cause.Error()}
+	var spent *session.Spent
+	if errors.As(cause, &spent) {
+		record.CPU = spent.CPU
+	}
 	return errors.Join(cause, a.d.opts.Ledger.Fail(ctx, []int64{w.Job.ID}, record, false))
 }
 

@@ -58,6 +58,7 @@ type program struct {
 	cancel  context.CancelFunc
 
 	log    *tail
+	used   time.Duration  // CPU time, known when it is closed
 	folder bot.Generation // the new one, after a run that counts
 }
 
@@ -225,7 +226,8 @@ func (p *program) close() {
 	p.cancel()
 	<-p.opened
 	if p.box != nil {
-		_, _ = p.box.Close() // what the run needed to know has been read by then
+		result, _ := p.box.Close() // what the run needed to know has been read by then
+		p.used = result.CPU
 	}
 }
 

@@ -138,8 +138,20 @@ func (r *Runner) Run(ctx context.Context, w Work) (Outcome, error) {
 		return Outcome{}, &Again{failed.record}
 	}
 	w.Message = false
-	return r.attempt(ctx, w, failed)
+	outcome, err = r.attempt(ctx, w, failed)
+	if err != nil {
+		err = &Spent{err, failed.record.CPU}
+	}
+	return outcome, err
 }
+
+// Spent is an error of a session in which the bot's program had used CPU time. It counts, though nothing was committed.
+type Spent struct {
+	error
+	CPU time.Duration
+}
+
+func (s *Spent) Unwrap() error { return s.error }
 
 // Again ends a session that was not committed: its run asked for another try later, or died of something that was not its own doing.
 type Again struct{ Record bot.RunRecord }
@@ -208,14 +220,19 @@ func (f *runFailed) Error() string {
 }
 
 // attempt is one pass from open to commit. failed is how the bot failed in an earlier attempt, nil if there was none.
-func (r *Runner) attempt(ctx context.Context, w Work, failed *runFailed) (Outcome, error) {
+func (r *Runner) attempt(ctx context.Context, w Work, failed *runFailed) (done Outcome, err error) {
 	started := time.Now()
 	parent := ctx
 	ctx, cancel := context.WithTimeoutCause(ctx, r.Limits.CoreWall, fmt.Errorf("the session took longer than %s", r.Limits.CoreWall))
 	defer cancel()
 
 	program := r.prestart(ctx, w)
-	defer program.close()
+	defer func() {
+		program.close()
+		if cpu := program.used; err != nil && cpu > 0 && !errors.As(err, new(*runFailed)) {
+			err = &Spent{err, cpu}
+		}
+	}()
 	c, err := r.openCore(ctx, w.Bot)
 	if err != nil {
 		return Outcome{}, fmt.Errorf("core: %w", err)

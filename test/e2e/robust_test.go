@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -78,7 +79,7 @@ func TestTooLongALineEndsTheRunAtOnce(t *testing.T) {
 // TestCoreDiesDuringARun kills core while the handler waits. That is not the bot's fault: the mail is answered all the same.
 func TestCoreDiesDuringARun(t *testing.T) {
 	w := newWorld(t)
-	_, invite := w.start("coredies1", script("Slow", `export default { async message(msg) {
+	address, invite := w.start("coredies1", script("Slow", `export default { async message(msg) {
 		await new Promise(r => setTimeout(r, 1500))
 		return "reply to " + msg.text
 	} }`))
@@ -90,6 +91,10 @@ func TestCoreDiesDuringARun(t *testing.T) {
 	time.Sleep(500 * time.Millisecond) // the handler is in its wait
 	w.killProcess(func(command string) bool { return command == "core " })
 	ada.expect("reply to one")
+	runs, err := w.ledger().Runs(w.ctx, address, 10)
+	if err != nil || !slices.ContainsFunc(runs, func(r ledger.Run) bool { return !r.Committed && r.Record.CPU > 0 }) {
+		t.Errorf("the CPU time of the run that did not count is not in %+v, %v", runs, err)
+	}
 	ada.say(chat, "two")
 	ada.expect("reply to two")
 }
