@@ -68,6 +68,7 @@ type botsConfig struct {
 }
 
 type limitsConfig struct {
+	Memory       string        `toml:"memory"`
 	CPUPerHour   string        `toml:"cpu_per_hour"`
 	CPUPerDay    string        `toml:"cpu_per_day"`
 	MailsPerHour int           `toml:"mails_per_hour"`
@@ -103,7 +104,7 @@ func defaultConfig() config {
 		Install: installConfig{Who: install.Everyone, Listed: []string{}, InstallsPerHour: 60, Bots: 1000, Disk: "5GB"},
 		Bots:    botsConfig{Memory: "128MB", Wall: "30s", Folder: "100MB", Interpreters: bundle.DefaultInterpreters(), Landlock: landlockIfThere},
 		Limits: limitsConfig{
-			CPUPerHour: "36s", CPUPerDay: "86.4s", MailsPerHour: 600, SentPerHour: 2000, BytesPerHour: "500MB",
+			Memory: "2GB", CPUPerHour: "36s", CPUPerDay: "86.4s", MailsPerHour: 600, SentPerHour: 2000, BytesPerHour: "500MB",
 			PerUser: perUserConfig{MailsPerHour: 60, MailsPerDay: 120, SecondsPerHour: 60, BytesPerHour: "60MB"},
 		},
 		Log: logConfig{Level: "info", Format: "text"},
@@ -301,6 +302,7 @@ func (l limitsConfig) limits() (dispatch.Limits, error) {
 		}
 		return n
 	}
+	size("memory", l.Memory)
 	u := l.PerUser
 	for key, n := range map[string]int{
 		"mails_per_hour": l.MailsPerHour, "sent_per_hour": l.SentPerHour,

@@ -111,7 +111,11 @@ func (h *host) open(ctx context.Context, done func(session.Outcome)) error {
 		Limits: limits, Pacer: storage.NewPacer(storage.DefaultPace()), Log: h.log, Interpreters: h.cfg.Bots.interpreters(), Landlock: h.cfg.Bots.Landlock == landlockRequired,
 		Engine: engine,
 	})
-	slots := dispatch.NewSlots(h.cfg.Sessions)
+	memory, err := bundle.ParseSize(h.cfg.Limits.Memory)
+	if err != nil {
+		return err
+	}
+	slots := dispatch.NewSlots(h.cfg.Sessions, memory)
 	rules, err := h.cfg.Install.rules()
 	if err != nil {
 		return err
@@ -325,7 +329,11 @@ type inSlots struct {
 }
 
 func (s inSlots) Setup(ctx context.Context, b ledger.Bot) (made ledger.Bot, err error) {
-	err = s.slots.Do(ctx, b.Address, func() error {
+	memory, err := s.runner.Memory(b)
+	if err != nil {
+		return b, err
+	}
+	err = s.slots.Do(ctx, b.Address, memory, func() error {
 		made, err = s.runner.Setup(ctx, b)
 		return err
 	})
@@ -333,7 +341,11 @@ func (s inSlots) Setup(ctx context.Context, b ledger.Bot) (made ledger.Bot, err 
 }
 
 func (s inSlots) Check(ctx context.Context, b *bundle.Bundle) error {
-	return s.slots.Do(ctx, "", func() error { return s.runner.Check(ctx, b) })
+	memory, err := s.runner.Memory(ledger.Bot{Manifest: b.Manifest})
+	if err != nil {
+		return err
+	}
+	return s.slots.Do(ctx, "", memory, func() error { return s.runner.Check(ctx, b) })
 }
 
 // folder lets dispatch call the installer on its own connection.

@@ -17,6 +17,7 @@
 //     the manifest says so. The contact is told once an hour at most, the bot's author once a day. No run takes more CPU time than its
 //     bot has left.
 //   - Mail of a bot that the operator has paused stays where it is, unread.
+//   - The memory that the sandboxes of all sessions under way may take together is bounded by Slots.
 //   - The mail that is in memory, of all bots together, is bounded by Memory.
 //   - A bot for which there is nothing to do holds no connection to the relay; the last one of a bot that had mail is closed after
 //     IdleClose. At most Looks bots look at a time whether there is something to do.
@@ -86,6 +87,7 @@ type Ledger interface {
 type Sessions interface {
 	Run(ctx context.Context, work session.Work) (session.Outcome, error)
 	Fits(b ledger.Bot, unpacked int64) (bool, error) // whether core's account has room for that many bytes more
+	Memory(b ledger.Bot) (int64, error)              // bytes that a session's sandboxes may take
 }
 
 // Outbox submits what sessions committed, and keeps what the host itself says until then.

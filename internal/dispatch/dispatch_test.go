@@ -145,6 +145,8 @@ func (s *sessions) Run(ctx context.Context, w session.Work) (session.Outcome, er
 	return session.Outcome{Bot: w.Bot.Address, Job: w.Job.ID}, err
 }
 
+func (s *sessions) Memory(ledger.Bot) (int64, error) { return 1, nil }
+
 func (s *sessions) Fits(_ ledger.Bot, unpacked int64) (bool, error) {
 	return s.room == 0 || unpacked <= s.room, nil
 }
@@ -209,7 +211,7 @@ func newBench(t *testing.T, accounts ...bot.Address) *bench {
 			return b.inboxes[a], nil
 		},
 		Folder: noFolder{}, Ledger: l, Sessions: b.sessions, Outbox: noOutbox{}, Keys: keys{dearmored(t, "bot2-secret.asc")},
-		Bounds: gate.DefaultBounds(), Slots: NewSlots(2), Memory: 1 << 20, MaxAttempts: 2, Backoff: 10 * time.Millisecond, IdleClose: time.Minute, Looks: 16, Done: func(session.Outcome) {},
+		Bounds: gate.DefaultBounds(), Slots: NewSlots(2, 0), Memory: 1 << 20, MaxAttempts: 2, Backoff: 10 * time.Millisecond, IdleClose: time.Minute, Looks: 16, Done: func(session.Outcome) {},
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	b.ctx, b.stop = context.WithCancel(t.Context())
@@ -523,7 +525,7 @@ func TestHandshakesRunNoBot(t *testing.T) {
 func TestMemoryBoundsTheHost(t *testing.T) {
 	accounts := []bot.Address{"bot000001@chat.test", one, "bot000003@chat.test"}
 	b := newBench(t, accounts...)
-	b.opts.Slots = NewSlots(10)
+	b.opts.Slots = NewSlots(10, 0)
 	var now, most atomic.Int32
 	b.sessions.run = func(session.Work) error {
 		most.Store(max(most.Load(), now.Add(1)))
@@ -777,7 +779,7 @@ func TestLooksAreBounded(t *testing.T) {
 	working, done := make(chan bool), make(chan bool)
 	b.sessions.run = func(session.Work) error { working <- true; <-done; return nil }
 	defer close(done)
-	b.opts.Slots = NewSlots(10)
+	b.opts.Slots = NewSlots(10, 0)
 	for _, a := range accounts[:4] {
 		b.put(a, 1, valid[0])
 		b.Wake(b.ctx, a, WakeInbox)

@@ -204,7 +204,11 @@ func (a *actor) work(ctx context.Context, w session.Work) error {
 	}
 	w.Lend = a.d.opts.Slots.Lend
 	var committed bool
-	err := a.d.opts.Slots.Do(ctx, a.account, func() (err error) {
+	memory, err := a.d.opts.Sessions.Memory(w.Bot)
+	if err != nil {
+		return err
+	}
+	err = a.d.opts.Slots.Do(ctx, a.account, memory, func() (err error) {
 		committed, err = a.session(ctx, w)
 		return err
 	})

@@ -9,7 +9,9 @@ import (
 	"mayfly/internal/bot"
 )
 
-// Slots bound what runs on the host at a time: sessions, and what installing needs of sandboxes.
+// Slots bound what runs on the host at a time: sessions, and what installing needs of sandboxes. They also bound the memory of all that
+// runs, by what each may take at most; what may take more than that runs alone. Whoever is next waits for the memory, and so do all
+// behind it.
 //
 // Of those that wait, whoever has held slots for the least time lately goes first; of equals, who asked first. What was held, also what was lent
 // of it, counts half after halfLife. Whoever has waited for longest goes before all others, in the order of asking, so that nobody waits for ever.
@@ -25,17 +27,20 @@ const (
 type slots struct {
 	mu    sync.Mutex
 	free  int
-	lent  int // how many more may be lent
+	most  int64 // bytes of memory; 0: no bound
+	left  int64 // of most
+	lent  int   // how many more may be lent
 	queue []*waiter
 	held  map[bot.Address]holding
 }
 
 // waiter is one that waits for a slot.
 type waiter struct {
-	who   bot.Address
-	since time.Time
-	back  bool // it has lent its slot, and still takes memory: it goes first
-	given chan struct{}
+	who    bot.Address
+	memory int64
+	since  time.Time
+	back   bool // it has lent its slot, and still takes memory: it goes first
+	given  chan struct{}
 }
 
 // holding is for how long slots were held, as it counted at a time.
@@ -48,16 +53,21 @@ func (h holding) now() time.Duration {
 	return time.Duration(float64(h.amount) * math.Exp2(-float64(time.Since(h.at))/float64(halfLife)))
 }
 
-// NewSlots makes n of them.
-func NewSlots(n int) Slots { return Slots{&slots{free: n, lent: n, held: map[bot.Address]holding{}}} }
+// NewSlots makes n of them, with so many bytes of memory together; 0 is no bound.
+func NewSlots(n int, memory int64) Slots {
+	return Slots{&slots{free: n, lent: n, most: memory, left: memory, held: map[bot.Address]holding{}}}
+}
 
-// Do waits for a slot for a bot, and calls f in it.
-func (s Slots) Do(ctx context.Context, who bot.Address, f func() error) error {
-	if err := s.take(ctx, &waiter{who: who, since: time.Now(), given: make(chan struct{})}); err != nil {
+// Do waits for a slot for a bot and for so many bytes of memory, and calls f in it.
+func (s Slots) Do(ctx context.Context, who bot.Address, memory int64, f func() error) error {
+	if s.most > 0 {
+		memory = min(memory, s.most)
+	}
+	if err := s.take(ctx, &waiter{who: who, memory: memory, since: time.Now(), given: make(chan struct{})}); err != nil {
 		return err
 	}
 	started := time.Now()
-	defer func() { s.release(who, time.Since(started)) }()
+	defer func() { s.release(who, memory, time.Since(started)) }()
 	return f()
 }
 
@@ -100,16 +110,18 @@ func (s *slots) take(ctx context.Context, w *waiter) error {
 		}
 	}
 	s.free++ // it was given in the meantime
+	s.left += w.memory
 	s.give()
 	return ctx.Err()
 }
 
-func (s *slots) release(who bot.Address, held time.Duration) {
+func (s *slots) release(who bot.Address, memory int64, held time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.held[who] = holding{s.held[who].now() + held, time.Now()}
 	s.forget()
 	s.free++
+	s.left += memory
 	s.give()
 }
 
@@ -123,8 +135,12 @@ func (s *slots) give() {
 			}
 		}
 		w := s.queue[best]
+		if s.most > 0 && w.memory > s.left {
+			return
+		}
 		s.queue = append(s.queue[:best], s.queue[best+1:]...)
 		s.free--
+		s.left -= w.memory
 		close(w.given)
 	}
 }

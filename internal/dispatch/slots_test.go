@@ -17,20 +17,20 @@ import (
 // A bot with a thousand mails, each of ten seconds, is ahead of one with a single mail by what runs at the moment.
 func TestABusyBotDelaysNobodyForLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := NewSlots(1)
+		s := NewSlots(1, 0)
 		ctx, stop := context.WithCancel(t.Context())
 		var busy sync.WaitGroup
 		for _, name := range []bot.Address{"busy1", "busy2", "busy3"} {
 			busy.Go(func() {
 				for ctx.Err() == nil {
-					s.Do(ctx, name, func() error { time.Sleep(10 * time.Second); return nil })
+					s.Do(ctx, name, 0, func() error { time.Sleep(10 * time.Second); return nil })
 				}
 			})
 		}
 		time.Sleep(time.Hour)
 		for range 5 {
 			asked := time.Now()
-			if err := s.Do(ctx, "quiet", func() error { return nil }); err != nil || time.Since(asked) > 10*time.Second {
+			if err := s.Do(ctx, "quiet", 0, func() error { return nil }); err != nil || time.Since(asked) > 10*time.Second {
 				t.Errorf("waited for %s, %v", time.Since(asked), err)
 			}
 			time.Sleep(13 * time.Second)
@@ -43,20 +43,20 @@ func TestABusyBotDelaysNobodyForLong(t *testing.T) {
 // Many that ask for little do not keep one out that has held much.
 func TestNobodyWaitsForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := NewSlots(1)
-		s.Do(t.Context(), "heavy", func() error { time.Sleep(time.Hour); return nil })
+		s := NewSlots(1, 0)
+		s.Do(t.Context(), "heavy", 0, func() error { time.Sleep(time.Hour); return nil })
 		ctx, stop := context.WithCancel(t.Context())
 		var others sync.WaitGroup
 		for i := range 5 {
 			others.Go(func() {
 				for n := 0; ctx.Err() == nil; n++ {
-					s.Do(ctx, bot.Address(fmt.Sprint(i, n)), func() error { time.Sleep(time.Second); return nil })
+					s.Do(ctx, bot.Address(fmt.Sprint(i, n)), 0, func() error { time.Sleep(time.Second); return nil })
 				}
 			})
 		}
 		time.Sleep(time.Second / 2)
 		asked := time.Now()
-		s.Do(ctx, "heavy", func() error { return nil })
+		s.Do(ctx, "heavy", 0, func() error { return nil })
 		if waited := time.Since(asked); waited < longest || waited > longest+10*time.Second {
 			t.Errorf("waited for %s", waited)
 		}
@@ -67,23 +67,23 @@ func TestNobodyWaitsForEver(t *testing.T) {
 
 func TestWhoGivesUpHoldsNoSlot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := NewSlots(1)
+		s := NewSlots(1, 0)
 		release := make(chan struct{})
-		go s.Do(t.Context(), "one", func() error { <-release; return nil })
+		go s.Do(t.Context(), "one", 0, func() error { <-release; return nil })
 		synctest.Wait()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := s.Do(ctx, "two", func() error { return nil }); !errors.Is(err, context.DeadlineExceeded) {
+		if err := s.Do(ctx, "two", 0, func() error { return nil }); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v", err)
 		}
 		close(release)
-		if err := s.Do(t.Context(), "three", func() error { return nil }); err != nil || len(s.queue) != 0 || s.free != 1 {
+		if err := s.Do(t.Context(), "three", 0, func() error { return nil }); err != nil || len(s.queue) != 0 || s.free != 1 {
 			t.Errorf("%v, queue %d, free %d", err, len(s.queue), s.free)
 		}
 	})
 }
 
-// Random bots ask for random times: there are never more than so many at a time, everybody has a turn, and whoever
+// Random bots ask for random times: there are never more than so many at a time, nor more memory, everybody has a turn, and whoever
 // gets a slot is the one that a list of all that was ever held says.
 func TestSlotsModel(t *testing.T) {
 	type span struct {
@@ -94,7 +94,13 @@ func TestSlotsModel(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 6))
 			n := 1 + rng.IntN(3)
-			s := NewSlots(n)
+			const memory = 10
+			sizes := map[bot.Address]int64{}
+			for i := range 6 {
+				sizes[bot.Address(fmt.Sprint("bot", i))] = 1 + rng.Int64N(12) // more than there is, too
+			}
+			var taken int64
+			s := NewSlots(n, memory)
 			var mu sync.Mutex
 			waiting := map[bot.Address]time.Time{}
 			past := map[bot.Address][]span{}
@@ -105,14 +111,19 @@ func TestSlotsModel(t *testing.T) {
 				}
 				return sum
 			}
+			wrong := map[bot.Address]map[time.Time]string{} // who was passed over; no matter if it had its turn at the same time
 			check := func(who bot.Address, since time.Time) {
 				mine := use(who)
+				delete(wrong[who], time.Now())
 				for other, asked := range waiting {
 					aged := time.Since(asked) >= longest && asked.Before(since)
 					lighter := use(other) < mine-float64(time.Millisecond) && time.Since(since) < longest
 					if aged || lighter {
-						t.Errorf("seed %d: %s, waiting for %s with %.1f s, went before %s, waiting for %s with %.1f s", seed,
-							who, time.Since(since), mine/1e9, other, time.Since(asked), use(other)/1e9)
+						if wrong[other] == nil {
+							wrong[other] = map[time.Time]string{}
+						}
+						wrong[other][time.Now()] = fmt.Sprintf("seed %d: %s, waiting for %s with %.1f s, went before %s, waiting for %s with %.1f s",
+							seed, who, time.Since(since), mine/1e9, other, time.Since(asked), use(other)/1e9)
 					}
 				}
 			}
@@ -132,11 +143,14 @@ func TestSlotsModel(t *testing.T) {
 						waiting[who] = since
 						mu.Unlock()
 						ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-						err := s.Do(ctx, who, func() error {
+						err := s.Do(ctx, who, sizes[who], func() error {
 							mu.Lock()
 							delete(waiting, who)
 							check(who, since)
 							running, turns = running+1, turns+1
+							if taken += min(sizes[who], memory); taken > memory {
+								t.Errorf("seed %d: %d of %d memory", seed, taken, memory)
+							}
 							if running > n {
 								t.Errorf("seed %d: %d at a time, of %d", seed, running, n)
 							}
@@ -144,6 +158,7 @@ func TestSlotsModel(t *testing.T) {
 							time.Sleep(holds[k])
 							mu.Lock()
 							running--
+							taken -= min(sizes[who], memory)
 							past[who] = append(past[who], span{time.Now(), holds[k]})
 							mu.Unlock()
 							return nil
@@ -159,7 +174,12 @@ func TestSlotsModel(t *testing.T) {
 				})
 			}
 			bots.Wait()
-			if turns != 6*30 || s.free != n || len(s.queue) != 0 {
+			for _, of := range wrong {
+				for _, what := range of {
+					t.Error(what)
+				}
+			}
+			if turns != 6*30 || s.free != n || s.left != memory || len(s.queue) != 0 {
 				t.Errorf("seed %d: %d turns, %d of %d free, %d wait", seed, turns, s.free, n, len(s.queue))
 			}
 		})

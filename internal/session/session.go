@@ -209,6 +209,24 @@ func (r *Runner) Fits(b ledger.Bot, unpacked int64) (bool, error) {
 	return used+unpacked+reserve <= r.Limits.CoreAccount, err
 }
 
+// Memory is the most that the sandboxes of a session may take, with the files in them. For a bot without an address, a bundle that is to
+// be checked, it is that of a session, too.
+func (r *Runner) Memory(b ledger.Bot) (int64, error) {
+	spec, err := r.BotSpec(b.Manifest)
+	if err == nil && b.Address != "" {
+		err = r.fitFolder(&spec, b)
+	}
+	return memoryOf(spec) + memoryOf(r.CoreSpec(nil)), err
+}
+
+func memoryOf(spec sandbox.Spec) int64 {
+	sum := spec.Memory
+	for _, d := range spec.Dirs {
+		sum += d.Size
+	}
+	return sum
+}
+
 // runFailed ends an attempt whose bot failed, before anything is committed.
 type runFailed struct {
 	record  bot.RunRecord
