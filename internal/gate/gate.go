@@ -29,7 +29,7 @@
 //   - Inner headers override outer ones; of a header that occurs twice the last counts, but a doubled Content-Type or
 //     Content-Transfer-Encoding of the outer structure is refused.
 //
-// Memory: the plaintext is hashed as it streams by; only its header block is kept. Besides the mail there is at most one copy of it,
+// Memory: the plaintext is hashed as it streams by; only its header block and the first MaxText bytes of its text are kept. Besides the mail there is at most one copy of it,
 // if its transfer encoding is base64 or quoted-printable. Work is bounded by Bounds.
 package gate
 
@@ -88,6 +88,15 @@ type Verdict struct {
 	Announces string          // Message-ID of the mail with the file that belongs to this one, which is a large message's first part
 	Announced bool            // this is such a mail, the second part: core has to see the first one before it
 
+	// Of signed messages. What stands here was signed by Sender.
+	Text      string // the start of the first text/plain part, decoded, with LF line ends; at most MaxText bytes
+	Cut       bool   // there may be more text
+	Plain     bool   // a text and nothing else: core learns nothing from it but that text
+	Group     bool   // belongs to a group
+	ByBot     bool   // no person wrote it, it says (Auto-Submitted)
+	NewSender bool   // the account does not know the sender's key: core has to see the mail, to learn it
+	Misplaced bool   // the protected From is another than the outer one, for which the relay answers: core takes it for forged
+
 	FailedRecipients []bot.Address // Bounce: the recipients that failed for good
 	OriginalID       string        // Bounce: the Message-ID of the mail that came back, if the report has it
 }
@@ -124,9 +133,10 @@ func refuse(reason Reason, format string, args ...any) error {
 	return &refusal{reason, fmt.Sprintf(format, args...)}
 }
 
+func asRefusal(err error) (r *refusal, ok bool) { return r, errors.As(err, &r) }
+
 func refused(err error) Verdict {
-	var r *refusal
-	if errors.As(err, &r) {
+	if r, ok := asRefusal(err); ok {
 		return Verdict{Kind: Refused, Reason: r.reason, Detail: printable(r.detail, 200)}
 	}
 	return Verdict{Kind: Refused, Reason: Malformed, Detail: printable(err.Error(), 200)}
@@ -198,6 +208,10 @@ func checkEncrypted(outer *entity, keys *Keys, bounds Bounds) (Verdict, error) {
 		v.Kind, v.SenderKey = Own, nil
 		return v, nil
 	}
+	v.Text, v.Cut, v.Plain, v.ByBot = o.content.text, o.content.cut, o.plain(), o.byBot()
+	v.Group = o.header.get("chat-group-id") != ""
+	v.NewSender = keys.known[signer.fingerprint] == nil
+	v.Misplaced = v.From != claimedFrom("", outer.header) && v.From != ""
 	if o.by.inviter != "" {
 		return checkInviter(v, o.by.inviter)
 	}

@@ -7,8 +7,8 @@ import (
 	"errors"
 	"io"
 	"mime"
-	"mime/multipart"
 	"mime/quotedprintable"
+	"net/textproto"
 	"strings"
 )
 
@@ -42,6 +42,17 @@ func (h header) all(name string) []string {
 		}
 	}
 	return values
+}
+
+// mime is what of the header says how to read the body.
+func (h header) mime() textproto.MIMEHeader {
+	m := textproto.MIMEHeader{}
+	for _, name := range []string{"content-type", "content-transfer-encoding", "content-disposition"} {
+		if value := h.get(name); value != "" {
+			m.Set(name, value)
+		}
+	}
+	return m
 }
 
 // readHeader reads up to and with the empty line, and says how many bytes that were. The block ends at the end of r, too.
@@ -186,39 +197,6 @@ func (e *entity) decoded() ([]byte, error) {
 		return nil, refuse(Malformed, "content-transfer-encoding: %v", err)
 	}
 	return b, nil
-}
-
-// walk counts the parts and levels of an entity that streams by, so that core is not handed a mail made to exhaust it. What
-// breaks the format ends the walk without an error: core reads on leniently, in its sandbox.
-func walk(contentType string, body io.Reader, bounds Bounds, depth int, parts *int) error {
-	mediaType, params, err := mime.ParseMediaType(contentType)
-	if err != nil || !strings.HasPrefix(mediaType, "multipart/") || params["boundary"] == "" {
-		return nil
-	}
-	if depth++; depth > bounds.Depth {
-		return refuse(TooDeep, "multiparts nested deeper than %d", bounds.Depth)
-	}
-	for r := multipart.NewReader(body, params["boundary"]); ; {
-		part, err := r.NextRawPart()
-		if err != nil {
-			return overrun(err)
-		}
-		if *parts++; *parts > bounds.Parts {
-			return refuse(TooDeep, "more than %d parts", bounds.Parts)
-		}
-		if err := walk(part.Header.Get("Content-Type"), part, bounds, depth, parts); err != nil {
-			return err
-		}
-	}
-}
-
-// overrun is err if it is a refusal from below, and nil if it is only the walk's.
-func overrun(err error) error {
-	var r *refusal
-	if errors.As(err, &r) {
-		return err
-	}
-	return nil
 }
 
 // addressOf is the bare address in a From header: what stands between the last angle brackets, else all of it.

@@ -16,6 +16,7 @@ var errNoSecret = errors.New("no secret opens it")
 // opened is a decrypted mail whose integrity protection holds. Its plaintext has been hashed and dropped, but for the header.
 type opened struct {
 	header    header
+	content   content
 	signature *packet.Signature // nil if nobody signed; not verified yet
 	digest    hash.Hash         // of the signed plaintext, before the signature's trailer
 	by        secret            // that opened it, where it is symmetric
@@ -188,8 +189,8 @@ func (o *opened) readLiteral(br *bufio.Reader, s promise, bounds Bounds) error {
 	if o.header, _, err = readHeader(text, bounds.Header); err != nil {
 		return err
 	}
-	parts := 1
-	if err := walk(o.header.get("content-type"), text, bounds, 0, &parts); err != nil {
+	o.content.parts = 1
+	if err := o.content.walk(o.header.mime(), text, bounds, 0); err != nil {
 		return err
 	}
 	_, err = io.Copy(io.Discard, text)
