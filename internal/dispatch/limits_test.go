@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -179,7 +180,6 @@ func TestNoticesNameTheLimitAndTheTime(t *testing.T) {
 // exceeds its limit, and in the end each mail was worked off, once, in order.
 func TestLimitsModel(t *testing.T) {
 	type event struct {
-		bot bot.Address
 		uid uint32
 		at  time.Time
 		cpu time.Duration
@@ -195,11 +195,14 @@ func TestLimitsModel(t *testing.T) {
 				b := newBench(t, accounts...)
 				mails := 1 + rng.IntN(3)
 				b.opts.Limits = Limits{PerUser: bot.PerUser{MailsPerHour: mails}, CPUPerHour: 10 * time.Second}
-				events := make(chan event, 100)
+				var mu sync.Mutex
+				byBot := map[bot.Address][]event{}
 				b.sessions.spend = func(w session.Work) bot.RunRecord {
 					time.Sleep(time.Second)
 					cpu := min(w.CPU, time.Duration(w.Job.ID%7)*2*time.Second)
-					events <- event{w.Bot.Address, w.Job.Cursor.UID, time.Now(), cpu}
+					mu.Lock()
+					defer mu.Unlock()
+					byBot[w.Bot.Address] = append(byBot[w.Bot.Address], event{w.Job.Cursor.UID, time.Now(), cpu})
 					return bot.RunRecord{Status: bot.RunOK, CPU: cpu}
 				}
 				for i, name := range valid {
@@ -212,11 +215,8 @@ func TestLimitsModel(t *testing.T) {
 					time.Sleep(time.Duration(rng.Int64N(int64(40 * time.Minute))))
 				}
 				time.Sleep(24 * time.Hour)
-				close(events)
-				byBot := map[bot.Address][]event{}
-				for e := range events {
-					byBot[e.bot] = append(byBot[e.bot], e)
-				}
+				mu.Lock()
+				defer mu.Unlock()
 				for _, a := range accounts {
 					done := byBot[a]
 					if len(done) != len(valid) || len(b.inboxes[a].uids()) != 0 {
