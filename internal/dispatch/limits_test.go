@@ -273,9 +273,10 @@ func TestARunIsTriedAgain(t *testing.T) {
 			}
 			return &session.Again{Record: bot.RunRecord{Status: bot.RunError, ExitCode: 75, CPU: time.Second}}
 		}
-		b.put(one, 2, "abuse/abuse-08.eml") // of mallory's address and a key of its own
-		b.put(one, 3, "eml/5-text.user.eml")
-		b.put(one, 4, "abuse/abuse-07.eml") // of the same key as the first
+		b.put(one, 1, "abuse/abuse-11.eml") // so that the contact would be told of a limit
+		b.put(one, 2, "eml/5-text.user.eml")
+		b.put(one, 3, "abuse/abuse-08.eml") // of another key and address
+		b.put(one, 4, "abuse/abuse-09.eml") // of the same contact
 		b.Wake(b.ctx, one, WakeInbox)
 		if left := b.left(one); !slices.Equal(left, []uint32{2, 4}) {
 			t.Errorf("%v wait, want 2 and 4", left)
