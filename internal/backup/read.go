@@ -3,6 +3,7 @@ package backup
 import (
 	"archive/tar"
 	"bytes"
+	"compress/flate"
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
@@ -269,13 +270,20 @@ func (a *reader) create(root *os.Root, name string) error {
 // copy reads a file, and counts it among those with a checksum.
 func (a *reader) copy(name string, r io.Reader, w io.Writer) error {
 	sum := sha256.New()
-	if _, err := io.Copy(io.MultiWriter(w, sum), r); errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, gzip.ErrChecksum) || errors.Is(err, tar.ErrHeader) {
+	if _, err := io.Copy(io.MultiWriter(w, sum), r); damaged(err) {
 		return refuse("%.100q: %v: it is cut off or damaged", name, err)
 	} else if err != nil {
 		return fmt.Errorf("%.100q: %w", name, err)
 	}
 	fmt.Fprintf(&a.sums, "%x  %s\n", sum.Sum(nil), name)
 	return nil
+}
+
+// damaged reports whether an error is the archive's, and not that of a disk.
+func damaged(err error) bool {
+	var corrupt flate.CorruptInputError
+	return errors.As(err, &corrupt) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum) ||
+		errors.Is(err, tar.ErrHeader)
 }
 
 // end compares the checksums, and requires that nothing comes behind them.
