@@ -30,8 +30,9 @@ lint: setup
 	@unformatted=$$("$$($(GO) env GOROOT)/bin/gofmt" -l cmd examples internal test) || exit; \
 	test -z "$$unformatted" || { echo "run gofmt -w on these:"; echo "$$unformatted"; exit 1; }
 	$(GO) vet ./...
-	$(GO) vet -tags relay,bench,bots,load ./test/...
+	$(GO) vet -tags relay,bench,bots,load,crash ./test/...
 	$(GO) vet -tags takedown ./internal/stage/...
+	$(GO) vet -tags crash ./internal/crash/...
 	$(GO) tool staticcheck ./...
 
 # What junk, the hook and a sleeping bot cost, as one table, on a real Postfix and Dovecot. It needs root, a quiet machine and
@@ -69,3 +70,10 @@ bots: build
 .PHONY: load
 load: build
 	$(GO) test -tags load -count=1 -v -timeout 60m -run '^TestFullLoad$$' ./test/e2e
+
+# Kills the daemon, the broker, core, the bot and their sandboxes at every step of a mail's life, and at random times, and counts the
+# replies. KILLS=1000 is the long form: about a quarter of an hour.
+.PHONY: crash
+KILLS = 100
+crash: build
+	CRASH_KILLS=$(KILLS) $(GO) test -tags crash -count=1 -timeout 60m -run '^TestCrash$$' ./test/e2e

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"mayfly/internal/bot"
+	"mayfly/internal/crash"
 	"mayfly/internal/gate"
 	"mayfly/internal/ledger"
 	"mayfly/internal/mailbox"
@@ -37,6 +38,7 @@ func (a *actor) mail(ctx context.Context, cursor ledger.Cursor, wokenAt time.Tim
 	case err != nil:
 		return err
 	}
+	crash.At(crash.Fetched)
 	claim := gate.ReadClaim(raw)
 	if job.ID == 0 { // a job was within the budgets when it was accepted
 		err = a.admit(ctx, claim, len(raw))
@@ -71,6 +73,7 @@ func (a *actor) decide(ctx context.Context, cursor ledger.Cursor, raw []byte, fr
 		a.log.Warn("a mail of the bot came back", "recipients", verdict.FailedRecipients, "message_id", verdict.OriginalID)
 		return a.refuse(cursor, string(verdict.Kind), verdict.Detail)
 	}
+	crash.At(crash.Passed)
 	if verdict.Uncertain {
 		a.log.Warn("the gate cannot read what core knows; core decides on this mail", "uid", cursor.UID)
 	}
@@ -99,6 +102,7 @@ func (a *actor) decide(ctx context.Context, cursor ledger.Cursor, raw []byte, fr
 	if err != nil {
 		return err
 	}
+	crash.At(crash.Accepted)
 	err = a.work(ctx, session.Work{Bot: b, Job: job, Mail: raw, Message: verdict.Kind == gate.Message, CPU: cpu, Timeline: timeline})
 	if err == nil && verdict.Announces != "" && a.waitlist.awaits(verdict.Announces) {
 		a.waiting = time.Millisecond
@@ -232,7 +236,12 @@ func (a *actor) clear(ctx context.Context, job ledger.Job) error {
 	if err := a.inbox.Delete(ctx, job.Cursor.UID); err != nil {
 		return err
 	}
-	return a.d.opts.Ledger.Cleared(ctx, job.ID)
+	crash.At(crash.Deleted)
+	if err := a.d.opts.Ledger.Cleared(ctx, job.ID); err != nil {
+		return err
+	}
+	crash.At(crash.Cleared)
+	return nil
 }
 
 // session runs the session of a job and reports whether it was committed. A mail that was set aside is not.
@@ -247,6 +256,7 @@ func (a *actor) session(ctx context.Context, w session.Work) (committed bool, er
 		return false, a.d.opts.Ledger.Fail(ctx, []int64{w.Job.ID}, record, true)
 	}
 	w.Job.Attempts, w.Retry = attempts, attempts < a.d.opts.MaxAttempts
+	crash.At(crash.Attempted)
 	a.d.opts.Outbox.Prepare(ctx, a.account) // the login takes about as long as the session
 	outcome, err := a.d.opts.Sessions.Run(ctx, w)
 	if err != nil {

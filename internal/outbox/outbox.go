@@ -31,6 +31,7 @@ import (
 	"time"
 
 	"mayfly/internal/bot"
+	"mayfly/internal/crash"
 	"mayfly/internal/ledger"
 )
 
@@ -279,7 +280,9 @@ func (o *Outbox) send(ctx context.Context, m ledger.Outgoing) (time.Time, error)
 	switch {
 	case err == nil:
 		o.log.Debug("mail sent", "bot", m.Bot, "message_id", m.MessageID, "tries", m.Attempts+1)
-		return o.settle(ctx, m, o.ledger.Sent(ctx, m.ID))
+		recorded := o.ledger.Sent(ctx, m.ID)
+		crash.At(crash.Sent)
+		return o.settle(ctx, m, recorded)
 	case took(err):
 		o.log.Warn("the relay took a mail not for all recipients", "bot", m.Bot, "message_id", m.MessageID, "error", err)
 		return o.settle(ctx, m, o.ledger.SentToSome(ctx, m.ID, err.Error()))
@@ -318,7 +321,9 @@ func (o *Outbox) submit(ctx context.Context, m ledger.Outgoing) error {
 	if info.Size() != m.Size {
 		return &SubmitError{Err: fmt.Errorf("its file %s has %d bytes, written were %d", m.Path, info.Size(), m.Size)}
 	}
+	crash.At(crash.Opened)
 	err = o.submitter.Submit(ctx, m.From, m.To, f)
+	crash.At(crash.Submitted)
 	if took(err) {
 		o.setTaken(m.ID, err)
 	}

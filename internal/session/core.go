@@ -15,6 +15,7 @@ import (
 	"mayfly/internal/accountreader"
 	"mayfly/internal/bot"
 	"mayfly/internal/core"
+	"mayfly/internal/crash"
 	"mayfly/internal/ledger"
 	"mayfly/internal/minirelay"
 	"mayfly/internal/sandbox"
@@ -217,6 +218,7 @@ func (r *Runner) endCore(ctx context.Context, c *coreSide, b ledger.Bot) (ending
 	if err := c.drain(ctx, r.Limits.Drain); err != nil {
 		return end, err
 	}
+	crash.At(crash.Drained)
 	if err := c.client.Close(); err != nil {
 		return end, fmt.Errorf("core: %w", err)
 	}
@@ -234,10 +236,12 @@ func (r *Runner) endCore(ctx context.Context, c *coreSide, b ledger.Bot) (ending
 	if _, err := c.box.Wait(ctx, "reader"); err != nil {
 		return end, fmt.Errorf("account reader: %w", err)
 	}
+	crash.At(crash.Read)
 	end.account, _, err = r.collect(ctx, c.box, accountDir, b.Address, storage.Account, b.Account, accountRules(r.Limits))
 	if err != nil {
 		return end, fmt.Errorf("account: %w", err)
 	}
+	crash.At(crash.Collected)
 	if err := r.keepKeys(b.Address, state.SelfKeys); err != nil {
 		return end, host(err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"mayfly/internal/bot"
 	"mayfly/internal/core"
+	"mayfly/internal/crash"
 	"mayfly/internal/gateway"
 	"mayfly/internal/ledger"
 	"mayfly/internal/sandbox"
@@ -182,6 +183,7 @@ func (p *program) run(ctx context.Context, c *coreSide, o occasion, timeline *Ti
 		return nil, err
 	}
 	timeline.Mark("handler done")
+	crash.At(crash.Answered)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -237,10 +239,14 @@ func (p *program) judge(ctx context.Context, end finish) (bot.RunRecord, error) 
 	if record.Status == bot.RunOK && (end.trouble != nil || end.exit != sandbox.Exit{}) {
 		record.Status, record.Message = "", "" // it said so and went on: what ended it counts
 	}
+	var dead error
 	if record.Status == bot.RunOK {
 		kept, err := p.keep(ctx)
 		if fullOrBroken(err) {
 			return record, host(err)
+		}
+		if errors.Is(err, sandbox.ErrDead) {
+			dead = err
 		}
 		record.Kept = kept
 		if err != nil {
@@ -251,6 +257,9 @@ func (p *program) judge(ctx context.Context, end finish) (bot.RunRecord, error) 
 	result, err := p.box.Close()
 	if err != nil {
 		return record, host(fmt.Errorf("the bot's sandbox: %w", err))
+	}
+	if dead != nil && result.Killed == "" {
+		return record, fmt.Errorf("the bot's sandbox: %w", dead) // by no limit of the bot's: it is not to blame
 	}
 	<-p.log.ended
 	record.CPU, record.Memory, record.OOMKilled, record.Log = result.CPU, result.Memory, result.OOMKilled, p.log.String()

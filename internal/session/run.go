@@ -7,6 +7,7 @@ import (
 
 	"mayfly/internal/bot"
 	"mayfly/internal/core"
+	"mayfly/internal/crash"
 )
 
 // occasion is what a bot is run for: a message that came, or an update of a webxdc message that is there.
@@ -33,6 +34,7 @@ func (r *Runner) messages(ctx context.Context, c *coreSide, p *program, w Work) 
 			return nil, err
 		}
 		w.Timeline.Mark(e.Kind)
+		crash.At(crash.Told)
 		o := occasion{event: e, sender: w.Job.Sender, id: w.Job.MessageID}
 		if o.msg, err = c.client.GetMessage(ctx, c.account, e.MsgID); err != nil {
 			return nil, err

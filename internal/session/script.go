@@ -12,6 +12,7 @@ import (
 
 	"mayfly/internal/bot"
 	"mayfly/internal/core"
+	"mayfly/internal/crash"
 	"mayfly/internal/gateway"
 	"mayfly/internal/sandbox"
 )
@@ -160,6 +161,7 @@ func (v *verdict) notify(method string, params json.RawMessage) {
 	switch method {
 	case "entered":
 		v.timeline.Mark("handler")
+		crash.At(crash.Entered)
 	case "done":
 		var done struct{ Status, Message, Stack string }
 		if err := json.Unmarshal(params, &done); err != nil {

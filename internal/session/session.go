@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"mayfly/internal/bot"
+	"mayfly/internal/crash"
 	"mayfly/internal/ledger"
 	"mayfly/internal/sandbox"
 	"mayfly/internal/storage"
@@ -257,11 +258,13 @@ func (r *Runner) attempt(ctx context.Context, w Work, failed *runFailed) (done O
 	}
 	defer c.close()
 	w.Timeline.Mark("core up")
+	crash.At(crash.Up)
 
 	c.relay.Stages(func(stage string) {
 		r.Log.Debug("minirelay", "bot", w.Bot.Address, "uid", w.Job.Cursor.UID, "stage", stage)
 	})
 	c.relay.Present(w.Mail)
+	crash.At(crash.Presented)
 	run, err := r.messages(ctx, c, program, w)
 	if err != nil {
 		r.sweep(w.Bot.Address, w.Bot.Account, w.Bot.Storage)
@@ -289,6 +292,7 @@ func (r *Runner) commit(ctx context.Context, w Work, run *bot.RunRecord, end end
 	if err != nil {
 		return Outcome{}, err
 	}
+	crash.At(crash.Staged)
 	if run != nil {
 		run.CoreCPU, run.CoreMemory = end.core.CPU, end.core.Memory
 	}
@@ -301,6 +305,7 @@ func (r *Runner) commit(ctx context.Context, w Work, run *bot.RunRecord, end end
 		return Outcome{}, r.uncommitted(w.Bot, outgoing, err)
 	}
 	w.Timeline.Mark("commit")
+	crash.At(crash.Committed)
 	r.sweep(w.Bot.Address, end.account, end.folder)
 	return Outcome{Bot: w.Bot.Address, Job: w.Job.ID, Run: run, Core: end.core, Sent: len(outgoing), Timeline: w.Timeline}, nil
 }

@@ -37,7 +37,14 @@ const domain = "chat.test"
 var (
 	binaries string
 	hostPIDs []int
+	hostsMu  sync.Mutex // guards hostPIDs where worlds are parallel
 )
+
+func started(pid int) {
+	hostsMu.Lock()
+	defer hostsMu.Unlock()
+	hostPIDs = append(hostPIDs, pid)
+}
 
 func TestMain(m *testing.M) {
 	os.Exit(buildAndRun(m))
@@ -82,6 +89,7 @@ type world struct {
 
 	command *exec.Cmd
 	log     *hostLog
+	crash   string // the file that says where a process is to be killed; builds with the tag crash read it
 
 	accounts []bot.Address
 	opened   *ledger.Ledger
@@ -171,10 +179,11 @@ format = "json"
 	w.log = &hostLog{news: make(chan struct{}, 1)}
 	w.command.Stderr = w.log
 	w.command.Stdout = w.log
+	w.command.Env = append(os.Environ(), "MAYFLY_CRASH="+w.crash)
 	if err := w.command.Start(); err != nil {
 		w.t.Fatal(err)
 	}
-	hostPIDs = append(hostPIDs, w.command.Process.Pid)
+	started(w.command.Process.Pid)
 	w.t.Cleanup(w.stop)
 	w.await(0, `"msg":"ready"`)
 }

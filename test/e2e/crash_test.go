@@ -1,0 +1,199 @@
+//go:build crash
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"mayfly/internal/crash"
+)
+
+// victims are who is killed at a step: what works on a mail then.
+func victims(s crash.Step) []string {
+	switch s {
+	case crash.Up, crash.Presented, crash.Told:
+		return []string{"daemon", "broker", "stage", "core", "worker"}
+	case crash.Entered, crash.Answered:
+		return []string{"daemon", "broker", "stage", "core"} // the worker of a bot that has answered is on its way out
+	case crash.Drained, crash.Read:
+		return []string{"daemon", "broker", "stage"}
+	}
+	return []string{"daemon", "broker"}
+}
+
+// kill is one to be carried out. A step that is empty is the daemon's death at a random time.
+type kill struct {
+	step   crash.Step
+	victim string
+}
+
+// crashCount is what became of the mails that were under way at kills.
+type crashCount struct{ kills, lost, doubled int }
+
+// TestCrash kills every process at every step, and the daemon at random times besides, as often as CRASH_KILLS says; every message has
+// one reply. It prints the table.
+func TestCrash(t *testing.T) {
+	total, err := strconv.Atoi(os.Getenv("CRASH_KILLS"))
+	if err != nil {
+		t.Fatalf("CRASH_KILLS is how many kills: %v", err)
+	}
+	dir := t.TempDir()
+	build := exec.Command("go", "build", "-tags", "crash", "-o", dir+"/", "mayfly/cmd/...")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	binaries = dir
+	var kills []kill
+	for len(kills) < total {
+		for _, s := range crash.Steps() {
+			for _, v := range victims(s) {
+				kills = append(kills, kill{s, v}, kill{"", "daemon"})
+			}
+		}
+	}
+	rand.Shuffle(len(kills), func(i, j int) { kills[i], kills[j] = kills[j], kills[i] })
+	kills = kills[:total]
+	var mu sync.Mutex
+	counts := map[kill]crashCount{}
+	const worlds = 3
+	t.Run("worlds", func(t *testing.T) {
+		for i := range worlds {
+			t.Run(strconv.Itoa(i), func(t *testing.T) {
+				t.Parallel()
+				crashWorld(t, i, kills[len(kills)*i/worlds:len(kills)*(i+1)/worlds], func(k kill, c crashCount) {
+					mu.Lock()
+					defer mu.Unlock()
+					sum := counts[k]
+					counts[k] = crashCount{sum.kills + c.kills, sum.lost + c.lost, sum.doubled + c.doubled}
+				})
+			})
+		}
+	})
+	printCrashes(t, counts)
+}
+
+func printCrashes(t *testing.T, counts map[kill]crashCount) {
+	var passed, failed int
+	fmt.Printf("%-12s %-8s %6s %6s %8s\n", "step", "killed", "kills", "lost", "doubled")
+	for _, s := range append(crash.Steps(), "") {
+		for _, v := range victims(s) {
+			c := counts[kill{s, v}]
+			name := string(s)
+			if s == "" {
+				name = "any time"
+			}
+			if c.kills == 0 {
+				continue
+			}
+			fmt.Printf("%-12s %-8s %6d %6d %8d\n", name, v, c.kills, c.lost, c.doubled)
+			if c.lost+c.doubled > 0 {
+				failed++
+				t.Errorf("killed %s at %s: %d lost, %d doubled", v, name, c.lost, c.doubled)
+			} else {
+				passed++
+			}
+		}
+	}
+	fmt.Printf("%d passed, %d failed\n", passed, failed)
+}
+
+const much = `
+mails_per_hour = 100000
+mails_per_day = 100000
+seconds_per_hour = 3600
+bytes_per_hour = "10GB"
+`
+
+func crashWorld(t *testing.T, n int, kills []kill, count func(kill, crashCount)) {
+	w := newWorld(t)
+	w.ctx = t.Context()
+	w.crash = filepath.Join(w.dir, "crash")
+	w.settings = strings.NewReplacer("[log]\n", "[limits]\nmails_per_hour = 100000\n[limits.per_user]\n"+much+"[log]\n")
+	_, invite := w.start(fmt.Sprintf("crash%04d", n), script("Echo", echo))
+	ada := w.person(fmt.Sprintf("ada%06d", n))
+	chat := ada.join(invite)
+	for i, k := range kills {
+		text := strconv.Itoa(i)
+		w.arm(k)
+		ada.say(chat, text)
+		w.carryOut(k)
+		replies := ada.repliesTo(text)
+		c := crashCount{kills: 1}
+		switch {
+		case replies == 0:
+			c.lost = 1
+		case replies > 1:
+			c.doubled = 1
+		}
+		count(k, c)
+		if c.lost+c.doubled > 0 {
+			t.Errorf("killed %s at %q: %q has %d replies\n%s", k.victim, k.step, text, replies, w.log)
+			return
+		}
+	}
+	w.stop() // and nothing is left, as checkState says
+}
+
+// arm says what is to be killed at the next mail.
+func (w *world) arm(k kill) {
+	w.t.Helper()
+	_ = os.Remove(w.crash + ".done")
+	if k.step == "" {
+		return
+	}
+	if err := os.WriteFile(w.crash, []byte(string(k.step)+" "+k.victim), 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// carryOut returns when the kill has happened, and the host runs again where it died of it.
+func (w *world) carryOut(k kill) {
+	w.t.Helper()
+	if k.step == "" {
+		time.Sleep(rand.N(600 * time.Millisecond))
+		w.kill()
+		w.serve()
+		return
+	}
+	for start := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+		if _, err := os.Stat(w.crash + ".done"); err == nil {
+			break
+		}
+		if time.Since(start) > time.Minute {
+			w.t.Fatalf("the step %q was not reached\n%s", k.step, w.log)
+		}
+	}
+	if k.victim == "daemon" || k.victim == "broker" {
+		w.end(false)
+		w.serve()
+	}
+}
+
+// repliesTo waits for a reply, and a moment for a second one.
+func (p *person) repliesTo(text string) int {
+	p.w.t.Helper()
+	n := 0
+	for wait := time.Minute; ; wait = 100 * time.Millisecond {
+		ctx, cancel := context.WithTimeout(p.w.ctx, wait)
+		m, err := p.Next(ctx)
+		cancel()
+		if err != nil {
+			return n
+		}
+		if m.Text != "you said: "+text {
+			p.w.t.Fatalf("heard %q after %q", m.Text, text)
+		}
+		n++
+	}
+}
