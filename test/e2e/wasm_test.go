@@ -72,6 +72,9 @@ func TestWASMBot(t *testing.T) {
 	if r := w.run(address).Record; r.Status != bot.RunError || !strings.Contains(r.Log, "nil pointer") {
 		t.Errorf("the record of a trap: %+v", r)
 	}
+	if m := ada.hear(); !strings.HasPrefix(m.Text, "Sorry") {
+		t.Errorf("after a trap: %q", m.Text)
+	}
 	w.stop()
 	w.serve()
 	ada.say(chat, "again")
