@@ -21,7 +21,6 @@ test: lint build
 	@scripts/setup-test
 	$(DELEGATE) $(GO) test -p 2 -timeout 9m ./...
 	@scripts/relay-test if-possible
-	@$(DELEGATE) scripts/bots if-possible
 
 build: setup
 	$(GO) build -o bin/ ./cmd/...
