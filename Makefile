@@ -19,7 +19,7 @@ demo: build
 
 test: lint build
 	@scripts/setup-test
-	$(DELEGATE) $(GO) test -p 2 -timeout 9m ./...
+	$(DELEGATE) $(GO) test -p 2 -timeout 15m ./...
 	@scripts/relay-test if-possible
 
 build: setup
