@@ -36,6 +36,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/semaphore"
+	"golang.org/x/time/rate"
 
 	"mayfly/internal/bot"
 	"mayfly/internal/gate"
@@ -78,6 +79,8 @@ type Ledger interface {
 	Exceeds(ctx context.Context, account bot.Address, limits ...ledger.Limit) (*ledger.Exceeded, error)
 	Used(ctx context.Context, account bot.Address, s ledger.Subject, r ledger.Resource, span time.Duration) (int64, error)
 	MayNoticeLimit(ctx context.Context, account bot.Address, to ...ledger.Subject) (bool, error)
+	Answer(ctx context.Context, a ledger.Answer) error
+	Stopped(ctx context.Context, account bot.Address, contact bot.Fingerprint, from bot.Address) (bool, error)
 	NoticeLimit(ctx context.Context, a ledger.Answer, to ...ledger.Subject) (bool, error)
 	Consents(ctx context.Context, account bot.Address, contact bot.Fingerprint) (bool, error)
 	Overran(ctx context.Context, account bot.Address, why string, at time.Time) error
@@ -217,9 +220,10 @@ type actor struct {
 	looking  bool // holds one of Dispatcher.looks
 	budget   *budget
 	waitlist waitlist
-	refused  []ledger.Refusal // to be counted and deleted
-	waiting  time.Duration    // until mail that waits may be looked at; 0: none does
-	tellAt   time.Time        // when the author is to be told of what has failed; zero: nothing is known of any
+	refused  []ledger.Refusal                  // to be counted and deleted
+	waiting  time.Duration                     // until mail that waits may be looked at; 0: none does
+	tellAt   time.Time                         // when the author is to be told of what has failed; zero: nothing is known of any
+	words    map[bot.Fingerprint]*rate.Limiter // of the host's own answers
 	gateKeys *gate.Keys
 	keysOf   keysOf
 }

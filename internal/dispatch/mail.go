@@ -77,6 +77,9 @@ func (a *actor) decide(ctx context.Context, cursor ledger.Cursor, raw []byte, fr
 	if verdict.Uncertain {
 		a.log.Warn("the gate cannot read what core knows; core decides on this mail", "uid", cursor.UID)
 	}
+	if over, err := a.heed(ctx, b, cursor, verdict, int64(len(raw))); over || err != nil {
+		return err
+	}
 	if fresh {
 		if err := a.afford(ctx, verdict); err != nil {
 			return err

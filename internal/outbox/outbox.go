@@ -6,7 +6,8 @@
 //
 // Promises:
 //   - A bot's mails leave in the order in which they were said. A temporary failure stops the bot's later mails too.
-//   - Every try sends the same bytes, with the same Message-ID, to the same recipients. A mail goes out once, but for one
+//   - Every try sends the same bytes, with the same Message-ID, to the same recipients, but for those who have stopped the bot by
+//     then: they get nothing but handshakes and the host's own words. A mail goes out once, but for one
 //     case that SMTP leaves open (RFC 5321, 6.1): a connection, or Mayfly, that dies after the last byte and before the
 //     answer is recorded. Then it goes out again, and the receiving core knows it by its Message-ID.
 //   - Temporary failures (4xx, no connection, a certificate that cannot be verified, a refused login) wait 30 s, doubling
@@ -39,6 +40,7 @@ import (
 type Ledger interface {
 	Outbox(ctx context.Context, addr bot.Address, limit int) ([]ledger.Outgoing, error)
 	OutboxPaths(ctx context.Context) ([]string, error)
+	StoppedAddresses(ctx context.Context, addr bot.Address, of []bot.Address) ([]bot.Address, error)
 	Sent(ctx context.Context, id int64) error
 	SentToSome(ctx context.Context, id int64, why string) error
 	Deferred(ctx context.Context, id int64, until time.Time, why string) error
@@ -321,13 +323,29 @@ func (o *Outbox) submit(ctx context.Context, m ledger.Outgoing) error {
 	if info.Size() != m.Size {
 		return &SubmitError{Err: fmt.Errorf("its file %s has %d bytes, written were %d", m.Path, info.Size(), m.Size)}
 	}
+	to, err := o.wanted(ctx, m)
+	if err != nil || len(to) == 0 {
+		return err
+	}
 	crash.At(crash.Opened)
-	err = o.submitter.Submit(ctx, m.From, m.To, f)
+	err = o.submitter.Submit(ctx, m.From, to, f)
 	crash.At(crash.Submitted)
 	if took(err) {
 		o.setTaken(m.ID, err)
 	}
 	return err
+}
+
+// wanted are the recipients that have not stopped the bot. A mail for which none is left counts as sent.
+func (o *Outbox) wanted(ctx context.Context, m ledger.Outgoing) ([]bot.Address, error) {
+	if m.Exempt {
+		return m.To, nil
+	}
+	stopped, err := o.ledger.StoppedAddresses(ctx, m.Bot, m.To)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(slices.Clone(m.To), func(to bot.Address) bool { return slices.Contains(stopped, to) }), nil
 }
 
 // took reports whether the relay has taken a mail, for some of its recipients at least. A *SubmitError may wrap a *PartialError.

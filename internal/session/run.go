@@ -2,8 +2,6 @@ package session
 
 import (
 	"context"
-	"strings"
-	"unicode"
 
 	"mayfly/internal/bot"
 	"mayfly/internal/core"
@@ -79,15 +77,7 @@ func (c *coreSide) wakes(ctx context.Context, o occasion, m bot.Manifest) (bool,
 // addressed reports whether a message in a group is meant for the bot: one of its commands, a mention of its name, or an
 // answer to a message of its own.
 func (c *coreSide) addressed(ctx context.Context, msg core.Message, m bot.Manifest) (bool, error) {
-	if command, ok := strings.CutPrefix(msg.Text, "/"); ok {
-		name, _, _ := strings.Cut(firstWord(command), "@")
-		for _, known := range m.Commands {
-			if strings.EqualFold(name, known.Name) {
-				return true, nil
-			}
-		}
-	}
-	if strings.Contains(strings.ToLower(msg.Text), "@"+strings.ToLower(m.Name)) {
+	if m.Addresses(msg.Text) {
 		return true, nil
 	}
 	if msg.Quote == nil || msg.Quote.MessageID == 0 {
@@ -96,11 +86,4 @@ func (c *coreSide) addressed(ctx context.Context, msg core.Message, m bot.Manife
 	quoted, err := c.client.GetMessage(ctx, c.account, msg.Quote.MessageID)
 	const self = 1
 	return err == nil && quoted.FromID == self, err
-}
-
-func firstWord(s string) string {
-	if i := strings.IndexFunc(s, unicode.IsSpace); i >= 0 {
-		return s[:i]
-	}
-	return s
 }
