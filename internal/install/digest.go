@@ -182,11 +182,11 @@ const maxChat = 4000
 
 // chatText is a text as a message of the bot's.
 func chatText(text string) string {
-	const why = "You get this since the bot's manifest names you as its contact.\n"
+	const stop = "To get no more of these messages, write /stop.\n"
 	if len(text) > maxChat {
 		text = strings.ToValidUTF8(text[:maxChat], "") + "…\n\nThe whole list is in the account's folder " + StatusFolder + ".\n"
 	}
-	return text + why
+	return text + stop
 }
 
 func (l list) between() string {

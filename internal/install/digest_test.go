@@ -150,7 +150,7 @@ func TestFailedRunsAreTold(t *testing.T) {
 	now = now.Add(time.Hour)
 	h.tell()
 	if len(h.letters) != 1 || len(h.letters[0]) > 2*maxChat || !strings.Contains(h.letters[0], "130 runs of Dice 1 failed") ||
-		!strings.HasSuffix(h.letters[0], "as its contact.\n") || !strings.Contains(h.letters[0], "The whole list is in") {
+		!strings.HasSuffix(h.letters[0], "write /stop.\n") || !strings.Contains(h.letters[0], "The whole list is in") {
 		t.Errorf("letters %q", h.letters)
 	}
 	if out, err := h.ledger.Outbox(t.Context(), addr, 10); err != nil || len(out) != 1 || out[0].Path != "letter 1" || out[0].Exempt {
