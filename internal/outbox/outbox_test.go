@@ -450,6 +450,28 @@ func TestSecondFlushWaitsForTheFirst(t *testing.T) {
 	h.received("one", "two", "three")
 }
 
+// TestWhoHasStoppedTheBotGetsNothing strips them from the envelope. Answers of the host's own go to everybody.
+func TestWhoHasStoppedTheBotGetsNothing(t *testing.T) {
+	h, other := newHouse(t), bot.Address("other@relay.example")
+	must(t, h.ledger.Answer(t.Context(), ledger.Answer{Bot: dice, Word: &ledger.Word{Contact: "AB12", Address: user, Stop: true}, At: h.now}))
+	h.sayTo("alone", user)
+	h.sayTo("both", user, other)
+	data := mail("host")
+	path, err := h.box.Stage(data)
+	must(t, err)
+	must(t, h.ledger.Answer(t.Context(), ledger.Answer{Bot: dice, At: h.now, Outgoing: []ledger.Outgoing{
+		{From: dice, To: []bot.Address{user}, MessageID: "<host@x>", Path: path, Size: int64(len(data))},
+	}}))
+	h.flush()
+	h.received("both", "host")
+	if got := fmt.Sprint(h.relay.rcpts); got != "[[other@relay.example] [user@relay.example]]" {
+		t.Errorf("recipients %s", got)
+	}
+	if len(h.waiting()) > 0 || len(h.files()) > 0 {
+		t.Errorf("left: %v, %v: what nobody gets counts as sent", h.waiting(), h.files())
+	}
+}
+
 func TestStage(t *testing.T) {
 	h := newHouse(t)
 	path, err := h.box.Stage(mail("one"))

@@ -1,5 +1,5 @@
-// Package voice composes what the host itself says in a bot's name: notices about limits, the sentence about a bot that failed,
-// what its author is told. It is pure but for the time and chance that signing and encrypting need: no I/O, no state.
+// Package voice composes what the host itself says in a bot's name: answers to /stop, /start and /about, notices about limits, the sentence
+// about a bot that failed, what its author is told. It is pure but for the time and chance that signing and encrypting need: no I/O, no state.
 //
 // A mail of the voice is what core makes of an ordinary text of the bot in the chat with one contact:
 //
