@@ -253,6 +253,9 @@ func (p *program) judge(ctx context.Context, end finish) (bot.RunRecord, error) 
 			record.Status, record.Message, record.Kept = bot.RunError, bounded(storage.Explain(err)), ""
 		}
 	}
+	if record.Status == "" && errors.Is(end.trouble, sandbox.ErrDead) {
+		dead = end.trouble
+	}
 	record.MaxRSS = p.box.MaxRSS(programName)
 	result, err := p.box.Close()
 	if err != nil {
