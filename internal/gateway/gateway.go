@@ -102,6 +102,7 @@ type Gateway struct {
 	slots     chan struct{} // one for each call in flight
 	feed      *feed         // nil without an Occasion
 	unread    atomic.Int64  // bytes of answers on their way to the bot
+	asked     atomic.Value  // the method that Asked returns
 	rewriting sync.Mutex    // held while an answer is taken apart: one at a time bounds the memory
 	taking    sync.Mutex    // held while a file is fetched: likewise; guards files
 	files     int64         // bytes of files that core was handed
@@ -362,11 +363,18 @@ func (g *Gateway) ask(ctx context.Context, method string, params any) (json.RawM
 	if err != nil {
 		return nil, err
 	}
+	g.asked.Store(method)
 	result, err := g.opts.Core.Raw(ctx, method, raw)
 	if err != nil {
 		return nil, g.coreError(method, err)
 	}
 	return result, nil
+}
+
+// Asked is the method that core was asked last because of the bot, or "". Where it is not empty, a failure of core's may be the bot's doing.
+func (g *Gateway) Asked() string {
+	method, _ := g.asked.Load().(string)
+	return method
 }
 
 // remember notes the id of a message that the bot has just sent, so that it may edit it.

@@ -135,7 +135,7 @@ func (pp *pipe) run(ctx context.Context, p *program, c *coreSide, o occasion, ti
 	if end.status != bot.RunOK {
 		return end, nil
 	}
-	return end.reply(session, c, o, out.text)
+	return p.reply(session, c, o, end, out.text)
 }
 
 // output is what a program printed, or why it was not read to its end.
@@ -188,7 +188,7 @@ func sysexit(code int) string {
 }
 
 // reply sends what the program printed.
-func (f finish) reply(ctx context.Context, c *coreSide, o occasion, printed string) (finish, error) {
+func (p *program) reply(ctx context.Context, c *coreSide, o occasion, f finish, printed string) (finish, error) {
 	text := strings.TrimSpace(strings.ToValidUTF8(printed, "\uFFFD"))
 	switch {
 	case text == "":
@@ -197,6 +197,7 @@ func (f finish) reply(ctx context.Context, c *coreSide, o occasion, printed stri
 		f.status, f.message = bot.RunError, fmt.Sprintf("the reply has %d bytes, a message takes at most %d: print less", len(text), maxReply)
 		return f, nil
 	}
+	p.asked = func() string { return "send_msg" }
 	_, err := c.client.SendMsg(ctx, c.account, o.msg.ChatID, core.MessageData{Text: text})
 	return f, err
 }

@@ -58,13 +58,17 @@ type program struct {
 	err     error
 	cancel  context.CancelFunc
 
+	occasion occasion      // what it is run for, once it is
+	begun    time.Time     // likewise
+	asked    func() string // what core was asked last because of the bot; "": nothing
+
 	log    *tail
 	used   time.Duration  // CPU time, known when it is closed
 	folder bot.Generation // the new one, after a run that counts
 }
 
 func (r *Runner) newProgram(b ledger.Bot) *program {
-	return &program{r: r, bot: b, runtime: r.runtimeOf(b.Manifest), opened: make(chan struct{}), log: newTail(r.Limits.Log)}
+	return &program{r: r, bot: b, runtime: r.runtimeOf(b.Manifest), opened: make(chan struct{}), log: newTail(r.Limits.Log), asked: func() string { return "" }}
 }
 
 func (r *Runner) runtimeOf(m bot.Manifest) runtime {
@@ -177,7 +181,7 @@ func (p *program) run(ctx context.Context, c *coreSide, o occasion, timeline *Ti
 	if p.err != nil {
 		return nil, host(fmt.Errorf("the bot's sandbox: %w", p.err))
 	}
-	started := time.Now()
+	p.occasion, p.begun = o, time.Now()
 	end, err := p.runtime.run(ctx, p, c, o, timeline)
 	if err != nil {
 		return nil, err
@@ -196,7 +200,7 @@ func (p *program) run(ctx context.Context, c *coreSide, o occasion, timeline *Ti
 	if err != nil {
 		return nil, err
 	}
-	record.Wall = time.Since(started)
+	record.Wall = time.Since(p.begun)
 	if record.Status != bot.RunOK {
 		return nil, &runFailed{record: record, message: o.event.Kind == core.IncomingMsg}
 	}
@@ -262,13 +266,18 @@ func (p *program) judge(ctx context.Context, end finish) (bot.RunRecord, error) 
 		return record, host(fmt.Errorf("the bot's sandbox: %w", err))
 	}
 	if dead != nil && result.Killed == "" {
-		return record, fmt.Errorf("the bot's sandbox: %w", dead) // by no limit of the bot's: it is not to blame
+		return record, ownDeath{fmt.Errorf("the bot's sandbox: %w", dead)} // by no limit of the bot's: it is not to blame
 	}
 	<-p.log.ended
 	record.CPU, record.Memory, record.OOMKilled, record.Log = result.CPU, result.Memory, result.OOMKilled, p.log.String()
 	explain(&record, result, end.trouble)
 	return record, nil
 }
+
+// ownDeath marks an error that is no failure of core's.
+type ownDeath struct{ error }
+
+func (o ownDeath) Unwrap() error { return o.error }
 
 // keep makes a new generation of the bot's folder, and says what is in it. Its error has words for the author.
 func (p *program) keep(ctx context.Context) (string, error) {

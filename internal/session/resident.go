@@ -80,6 +80,7 @@ func (r *resident) run(ctx context.Context, p *program, c *coreSide, o occasion,
 	options := p.gatewayOptions(c, o, files)
 	options.Occasion = &gateway.Occasion{Message: uint32(o.msg.ID), New: o.event.Kind == core.IncomingMsg, Event: o.event.Raw}
 	d := &daemon{p: p, g: gateway.New(options), cancel: cancel}
+	p.asked = d.g.Asked
 	return d.run(ctx, c, timeline)
 }
 

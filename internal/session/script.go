@@ -55,6 +55,7 @@ func (s *script) run(ctx context.Context, p *program, c *coreSide, o occasion, t
 	if err != nil {
 		return finish{}, err
 	}
+	p.asked = g.Asked
 	stdin := p.box.Program(programName).Stdin
 	if _, err := stdin.Write(append(job, '\n')); err != nil {
 		return finish{}, fmt.Errorf("the worker took no job: %w", err)

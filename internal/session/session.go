@@ -15,7 +15,8 @@
 //	commit    one transaction
 //
 // A bot that fails (throws, loops, runs out of memory) gets its run recorded, and nothing that it did counts: the session is
-// repeated with core alone, so that core knows the mail, and that is committed, with a sentence to the user who wrote.
+// repeated with core alone, so that core knows the mail, and that is committed, with a sentence to the user who wrote. So is a run after
+// whose calls core failed (dies, does not answer, is not drained): a mail is at fault only where core fails without the bot.
 package session
 
 import (
@@ -27,6 +28,7 @@ import (
 	"time"
 
 	"mayfly/internal/bot"
+	"mayfly/internal/core"
 	"mayfly/internal/crash"
 	"mayfly/internal/ledger"
 	"mayfly/internal/sandbox"
@@ -135,7 +137,7 @@ func (r *Runner) Run(ctx context.Context, w Work) (Outcome, error) {
 	}
 	r.Log.Info("the bot failed; nothing that it did counts", "bot", w.Bot.Address, "uid", w.Job.Cursor.UID,
 		"status", failed.record.Status, "message", failed.record.Message)
-	if w.Retry && again(failed.record, w.Job.Attempts) {
+	if w.Retry && (failed.core && w.Job.Attempts <= 1 || again(failed.record, w.Job.Attempts)) {
 		return Outcome{}, &Again{failed.record}
 	}
 	w.Message = false
@@ -186,15 +188,35 @@ func host(err error) error {
 	return hostFault{err}
 }
 
-// blame says whether an error after the mail was shown is the mail's or the host's.
-func blame(ctx context.Context, err error) error {
+// blame says whose an error after the mail was shown is: the host's, the bot's, where core had worked for it, or the mail's.
+func (p *program) blame(ctx context.Context, c *coreSide, run *bot.RunRecord, err error) error {
 	var failed *runFailed
 	var fault hostFault
 	switch {
 	case errors.As(err, &failed), errors.As(err, &fault), ctx.Err() == context.Canceled, fullOrBroken(err):
 		return err
 	}
+	if method := p.asked(); method != "" && !errors.As(err, new(ownDeath)) {
+		return p.failedCore(c, run, method, err)
+	}
 	return fmt.Errorf("%w: %w", ErrMail, err)
+}
+
+// failedCore is the end of a run whose calls core did not survive, or did not come to an end with. run is what it was before, or nil.
+func (p *program) failedCore(c *coreSide, run *bot.RunRecord, method string, err error) *runFailed {
+	p.close()
+	result, _ := c.box.Close() // what went wrong is known
+	record := bot.RunRecord{Wall: time.Since(p.begun), Log: p.log.String()}
+	if run != nil {
+		record = *run
+	}
+	if result.OOMKilled {
+		err = fmt.Errorf("it needed more memory than it has, which pictures of many pixels do: %w", err)
+	}
+	record.Status, record.Kept, record.CPU = bot.RunError, "", p.used
+	record.Message = bounded(fmt.Sprintf("core, which does what the bot calls, failed during this run; the last call was %s: %v", method, err))
+	record.CoreCPU, record.CoreMemory = result.CPU, result.Memory
+	return &runFailed{record: record, message: p.occasion.event.Kind == core.IncomingMsg, core: !result.OOMKilled}
 }
 
 // fullOrBroken reports whether a disk of the host's is.
@@ -232,6 +254,7 @@ func memoryOf(spec sandbox.Spec) int64 {
 type runFailed struct {
 	record  bot.RunRecord
 	message bool // it was run for a message of a person
+	core    bool // core failed during it, by no limit of its own: that may have been the host's fault
 }
 
 func (f *runFailed) Error() string {
@@ -266,17 +289,16 @@ func (r *Runner) attempt(ctx context.Context, w Work, failed *runFailed) (done O
 	c.relay.Present(w.Mail)
 	crash.At(crash.Presented)
 	run, err := r.messages(ctx, c, program, w)
+	var end ending
+	if err == nil {
+		end, err = r.endCore(ctx, c, w.Bot)
+	}
 	if err != nil {
 		r.sweep(w.Bot.Address, w.Bot.Account, w.Bot.Storage)
-		return Outcome{}, blame(parent, c.why(err))
+		return Outcome{}, program.blame(parent, c, run, c.why(err))
 	}
 	if run == nil && failed != nil {
 		run = &failed.record
-	}
-	end, err := r.endCore(ctx, c, w.Bot)
-	if err != nil {
-		r.sweep(w.Bot.Address, w.Bot.Account, w.Bot.Storage)
-		return Outcome{}, blame(parent, c.why(err))
 	}
 	if c.lost > 0 {
 		r.Log.Warn("core gave up messages that the bot sent", "bot", w.Bot.Address, "uid", w.Job.Cursor.UID, "messages", c.lost)
@@ -300,7 +322,7 @@ func (r *Runner) commit(ctx context.Context, w Work, run *bot.RunRecord, end end
 	}
 	crash.At(crash.Staged)
 	if run != nil {
-		run.CoreCPU, run.CoreMemory = end.core.CPU, end.core.Memory
+		run.CoreCPU, run.CoreMemory = run.CoreCPU+end.core.CPU, max(run.CoreMemory, end.core.Memory)
 	}
 	err = r.Ledger.Commit(ctx, ledger.Commit{
 		Bot: w.Bot.Address, Jobs: []int64{w.Job.ID}, Account: end.account, Storage: end.folder, UIDNext: end.uidNext,
