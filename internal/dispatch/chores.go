@@ -29,6 +29,43 @@ func (d *Dispatcher) Do(life, ctx context.Context, account bot.Address, f func()
 	}
 }
 
+// DoNow is Do, but ends the session of the bot that is under way, as the end of the host would: nothing of it is kept. It reports whether
+// there was one.
+func (d *Dispatcher) DoNow(life, ctx context.Context, account bot.Address, f func()) (ended bool, err error) {
+	a := d.find(life, account)
+	if a == nil {
+		return false, ErrEnded
+	}
+	d.mu.Lock()
+	a.hurries++
+	if ended = a.end != nil; ended {
+		a.end()
+	}
+	d.mu.Unlock()
+	defer func() {
+		d.mu.Lock()
+		a.hurries--
+		d.mu.Unlock()
+	}()
+	return ended, d.Do(life, ctx, account, f)
+}
+
+// hurried returns the context of a session, which DoNow ends. done is called after the session.
+func (a *actor) hurried(ctx context.Context) (session context.Context, done func()) {
+	session, end := context.WithCancel(ctx)
+	a.d.mu.Lock()
+	defer a.d.mu.Unlock()
+	if a.end = end; a.hurries > 0 {
+		end()
+	}
+	return session, func() {
+		a.d.mu.Lock()
+		a.end = nil
+		a.d.mu.Unlock()
+		end()
+	}
+}
+
 // find returns the goroutine of account, which it starts when there is none yet; nil when no more are.
 func (d *Dispatcher) find(ctx context.Context, account bot.Address) *actor {
 	d.mu.Lock()

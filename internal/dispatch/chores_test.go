@@ -46,6 +46,31 @@ func TestDoComesBetweenMails(t *testing.T) {
 	}
 }
 
+// What cannot wait ends the session that is under way, and no other begins before it is done.
+func TestDoNowEndsTheSession(t *testing.T) {
+	b := newBench(t, one)
+	b.opts.Backoff = time.Hour
+	b.put(one, 1, valid[0])
+	b.put(one, 2, valid[1])
+	b.sessions.stuck = make(chan bool, 9)
+	b.Wake(b.ctx, one, WakeInbox)
+	<-b.sessions.stuck
+	ended, err := b.DoNow(b.ctx, t.Context(), one, func() {
+		if err := b.ledger.Remove(t.Context(), one); err != nil {
+			t.Error(err)
+		}
+	})
+	if err != nil || !ended {
+		t.Fatalf("ended: %v, %v", ended, err)
+	}
+	if got := b.sessions.uids(); !slices.Equal(got, []uint32{1}) {
+		t.Errorf("sessions for the UIDs %v, want 1 alone", got)
+	}
+	if ended, err := b.DoNow(b.ctx, t.Context(), one, func() {}); err != nil || ended {
+		t.Errorf("ended again: %v, %v", ended, err)
+	}
+}
+
 // A relay that is away does not keep the operator waiting, and the mails come after it.
 func TestDoIsNotHeldUpByTheRelay(t *testing.T) {
 	b := newBench(t, one)

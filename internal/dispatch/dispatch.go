@@ -211,8 +211,10 @@ type actor struct {
 	chores  chan func() // of Do
 	log     *slog.Logger
 
-	wakes   Wake // guarded by Dispatcher.mu
+	wakes   Wake // this and the next three are guarded by Dispatcher.mu
 	wokenAt time.Time
+	end     func() // ends the session under way, or its waiting; nil where there is none
+	hurries int    // callers of DoNow
 
 	inbox    Inbox
 	failures int  // turns in a row that failed

@@ -119,6 +119,7 @@ func (i *inbox) uids() []uint32 {
 type sessions struct {
 	ledger *ledger.Ledger
 	run    func(w session.Work) error
+	stuck  chan bool // not nil: told of each session, which then ends with its context
 	mu     sync.Mutex
 	order  []uint32
 	spend  func(w session.Work) bot.RunRecord // what a run used; nil: nothing
@@ -129,6 +130,11 @@ func (s *sessions) Run(ctx context.Context, w session.Work) (session.Outcome, er
 	s.mu.Lock()
 	s.order = append(s.order, w.Job.Cursor.UID)
 	s.mu.Unlock()
+	if s.stuck != nil {
+		s.stuck <- true
+		<-ctx.Done()
+		return session.Outcome{}, ctx.Err()
+	}
 	if s.run != nil {
 		if err := s.run(w); err != nil {
 			return session.Outcome{}, err

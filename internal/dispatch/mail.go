@@ -215,10 +215,12 @@ func (a *actor) work(ctx context.Context, w session.Work) error {
 	if err != nil {
 		return err
 	}
-	err = a.d.opts.Slots.Do(ctx, a.account, memory, func() (err error) {
-		committed, err = a.session(ctx, w)
+	running, done := a.hurried(ctx)
+	err = a.d.opts.Slots.Do(running, a.account, memory, func() (err error) {
+		committed, err = a.session(running, w)
 		return err
 	})
+	done()
 	if err != nil || !committed {
 		return err
 	}
