@@ -334,6 +334,18 @@ func TestCheckFindsWhatIsWrong(t *testing.T) {
 	}
 }
 
+// A bot that has written nothing yet has an empty place for it.
+func TestCheckTakesABotWithoutAFolder(t *testing.T) {
+	s := open(t, t.TempDir())
+	s.install(dice, "v1")
+	must(t, os.MkdirAll(filepath.Join(s.dir, "bots", string(dice), "folder"), 0o700))
+	must(t, os.MkdirAll(filepath.Join(s.dir, "keys", string(dice)), 0o700))
+	must(t, os.WriteFile(filepath.Join(s.dir, "keys", string(dice), "secret.key"), []byte("key"), 0o600))
+	if problems, err := s.Check(t.Context()); err != nil || len(problems) > 0 {
+		t.Errorf("found %v, %v", problems, err)
+	}
+}
+
 // A backup of a damaged folder has what is there, and says what is not.
 func TestABackupSaysWhatItLacks(t *testing.T) {
 	s := newState(t)

@@ -63,6 +63,7 @@ func readNamed(ctx context.Context, l *ledger.Ledger) (named, error) {
 func (n named) bot(b ledger.Bot) {
 	home := path.Join(botsDir, string(b.Address))
 	for part, g := range map[string]bot.Generation{"account": b.Account, "folder": b.Storage} {
+		n.parents[path.Join(home, part)] = true // made before there is a first one
 		if g > 0 {
 			n.add(path.Join(home, part, strconv.FormatInt(int64(g), 10)), item{kind: generation, bot: b.Address})
 		}
