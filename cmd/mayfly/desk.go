@@ -11,15 +11,25 @@ import (
 	"mayfly/internal/dispatch"
 	"mayfly/internal/install"
 	"mayfly/internal/ledger"
+	"mayfly/internal/outbox"
 )
 
 // desk answers the operator. live is false where no daemon runs and the state folder was opened for one question; else life is the
 // daemon's.
 func (h *host) desk(life context.Context, live bool) *admin.Desk {
-	if h.installer == nil {
-		h.installer = install.New(install.Options{Ledger: h.ledger, Bundles: h.store, Keys: h.keys, Log: h.log}) // for Evict
-	}
 	return &admin.Desk{Ledger: h.ledger, Host: deskHost{h, life, live}, Live: live, Now: time.Now}
+}
+
+// openForDesk opens what a desk needs where no daemon runs.
+func (h *host) openForDesk() (err error) {
+	if h.master, err = h.cfg.Relay.masterPassword(); err != nil { // only remove needs it
+		h.master = ""
+	}
+	if h.outbox, err = outbox.New(h.path("outbox"), h.ledger, nil, h.log); err != nil {
+		return err
+	}
+	h.installer = install.New(install.Options{Ledger: h.ledger, Bundles: h.store, Keys: h.keys, Mails: h.outbox, Log: h.log})
+	return nil
 }
 
 // deskHost is the host as the operator's desk needs it.
@@ -30,19 +40,21 @@ type deskHost struct {
 }
 
 // Evict removes a bot, on its own goroutine where there is one.
-func (d deskHost) Evict(ctx context.Context, addr bot.Address, why string) (untold, err error) {
+func (d deskHost) Evict(ctx context.Context, addr bot.Address, why string) (e admin.Evicted, err error) {
 	whole := context.WithoutCancel(ctx) // what was begun is finished
 	evict := func() {
-		untold, err = d.installer.Evict(whole, addr, why, func(ctx context.Context) (install.Appender, error) { return d.dialMailbox(ctx, addr) })
+		e.Untold, err = d.installer.Evict(whole, addr, why, func(ctx context.Context) (install.Appender, error) { return d.dialMailbox(ctx, addr) })
 	}
 	if !d.live {
 		evict()
-		return untold, err
+		return e, err
 	}
-	if ended := d.dispatcher.Do(d.life, ctx, addr, evict); ended != nil {
-		return nil, ended
+	ended, undone := d.dispatcher.DoNow(d.life, ctx, addr, evict)
+	if undone != nil {
+		return admin.Evicted{}, undone
 	}
-	return untold, err
+	e.Ended = ended
+	return e, err
 }
 
 // Wake has the bot's goroutine look.

@@ -121,7 +121,7 @@ func (h *host) open(ctx context.Context, done func(session.Outcome)) error {
 		return err
 	}
 	h.installer = install.New(install.Options{
-		Ledger: h.ledger, Bundles: h.store, Accounts: inSlots{runner, slots}, Checker: inSlots{runner, slots}, Author: runner, Keys: h.keys, Login: h.tryPassword,
+		Ledger: h.ledger, Bundles: h.store, Accounts: inSlots{runner, slots}, Checker: inSlots{runner, slots}, Author: runner, Keys: h.keys, Mails: h.outbox, Login: h.tryPassword,
 		Ceilings: ceilings, Rules: rules, Log: h.log,
 	})
 	h.dispatcher = dispatch.New(dispatch.Options{
@@ -132,12 +132,19 @@ func (h *host) open(ctx context.Context, done func(session.Outcome)) error {
 	return nil
 }
 
+// lockTime is how long a daemon waits for the lock: an operator's command that came before it is soon done.
+const lockTime = 3 * time.Second
+
 // openState opens what lies on disk, and deletes what a crash has left of sessions that were not committed.
 func (h *host) openState(ctx context.Context) error {
 	if err := os.MkdirAll(h.cfg.State, 0o700); err != nil {
 		return fmt.Errorf("state: %w", err)
 	}
-	if err := h.openFiles(ctx); err != nil {
+	err := h.openFiles(ctx)
+	for began := time.Now(); errors.Is(err, unix.EWOULDBLOCK) && time.Since(began) < lockTime && ctx.Err() == nil; err = h.openFiles(ctx) {
+		time.Sleep(lookEvery)
+	}
+	if err != nil {
 		return err
 	}
 	named, err := h.ledger.Generations(ctx)

@@ -17,6 +17,7 @@ import (
 
 	"mayfly/internal/admin"
 	"mayfly/internal/backup"
+	"mayfly/internal/bot"
 )
 
 // operator is what the operator's verbs ask: the daemon's Desk over its socket, or one of our own while no daemon runs.
@@ -30,7 +31,7 @@ type operator interface {
 	Replay(context.Context, admin.Job) (admin.Done, error)
 	Pause(context.Context, admin.Act) (admin.Done, error)
 	Resume(context.Context, admin.Act) (admin.Done, error)
-	Remove(context.Context, admin.Act) (admin.Done, error)
+	Remove(context.Context, admin.Act) (admin.Removed, error)
 	Verify(context.Context, admin.Nothing) ([]backup.Problem, error)
 	Backup(context.Context, io.Writer) ([]backup.Problem, error)
 }
@@ -48,6 +49,8 @@ type operatorVerb struct {
 type order struct {
 	std    stdio
 	cfg    config
+	path   string // of cfg
+	noted  bool   // that no daemon runs
 	args   []string
 	show   printer
 	json   bool
@@ -129,7 +132,7 @@ func (v operatorVerb) do(ctx context.Context, args []string, std stdio) (err err
 	o := &order{std: std, show: newPrinter(std.out)}
 	flags := flag.NewFlagSet("mayfly "+v.name, flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	path := flags.String("config", "/etc/mayfly.toml", "the configuration `file`")
+	flags.StringVar(&o.path, "config", "/etc/mayfly.toml", "the configuration `file`")
 	flags.BoolVar(&o.json, "json", false, "print JSON")
 	if v.flags != nil {
 		v.flags(flags, o)
@@ -144,7 +147,7 @@ func (v operatorVerb) do(ctx context.Context, args []string, std stdio) (err err
 	case len(o.args) < v.least || len(o.args) > v.most:
 		return fmt.Errorf("mayfly %s takes %s: see mayfly %s -h: %w", v.name, v.args, v.name, errUsage)
 	}
-	if o.cfg, err = readConfig(*path); err != nil {
+	if o.cfg, err = readConfig(o.path); err != nil {
 		return err
 	}
 	return v.run(ctx, o)
@@ -171,19 +174,44 @@ func (o *order) with(ctx context.Context, f func(operator) error) error {
 	if !exists(o.cfg.State) {
 		return fmt.Errorf("there is no state folder %s: set state in the configuration, or start mayfly serve, which makes it", o.cfg.State)
 	}
-	h := &host{cfg: o.cfg, log: slog.New(slog.NewTextHandler(o.std.err, &slog.HandlerOptions{Level: slog.LevelWarn}))}
-	err := h.openFiles(ctx)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return errors.Join(h.Close(), f(admin.Dial(o.cfg.State)))
-	}
-	if err == nil {
-		h.master, err = o.cfg.Relay.masterPassword()
-		if err != nil { // only remove needs it
-			h.master, err = "", nil
+	for began := time.Now(); ; time.Sleep(lookEvery) {
+		h := &host{cfg: o.cfg, log: slog.New(slog.NewTextHandler(o.std.err, &slog.HandlerOptions{Level: slog.LevelWarn}))}
+		err := h.openFiles(ctx)
+		switch {
+		case err == nil:
+			return errors.Join(o.withoutDaemon(ctx, h, f), h.Close())
+		case !errors.Is(err, unix.EWOULDBLOCK):
+			return errors.Join(err, h.Close())
 		}
-		err = f(h.desk(ctx, false))
+		if err := h.Close(); err != nil {
+			return err
+		}
+		daemon := admin.Dial(o.cfg.State)
+		if err = daemon.Reach(ctx); err == nil {
+			return f(daemon)
+		}
+		if time.Since(began) > reachTime || ctx.Err() != nil {
+			return err
+		}
 	}
-	return errors.Join(err, h.Close())
+}
+
+// Whoever has the lock is a daemon, which may be about to start or to end, or another command, which is soon done.
+const (
+	lookEvery = 50 * time.Millisecond
+	reachTime = 10 * time.Second
+)
+
+// withoutDaemon has the question answered from the state folder, and says so.
+func (o *order) withoutDaemon(ctx context.Context, h *host, f func(operator) error) error {
+	if !o.noted {
+		fmt.Fprintf(o.std.err, "mayfly: no mayfly runs on %s, so this is what its files say: mayfly serve -config %s starts it\n", o.cfg.State, o.path)
+		o.noted = true
+	}
+	if err := h.openForDesk(); err != nil {
+		return err
+	}
+	return f(h.desk(ctx, false))
 }
 
 // answer prints what was answered, as JSON or by print.
@@ -243,6 +271,9 @@ func showLogs(ctx context.Context, o *order) error {
 			}
 			return err
 		})
+		if o.follow && ctx.Err() != nil { // that is how following ends
+			return nil
+		}
 		if err != nil || !o.follow {
 			return err
 		}
@@ -283,7 +314,11 @@ func resumeBot(ctx context.Context, o *order) error {
 
 func removeBot(ctx context.Context, o *order) error {
 	return o.with(ctx, func(ask operator) error {
-		return o.did("removed %s, with all that it stored", func() (admin.Done, error) { return ask.Remove(ctx, admin.Act{Bot: o.arg(), Why: o.why}) })
+		removed, err := ask.Remove(ctx, admin.Act{Bot: o.arg(), Why: o.why})
+		if err != nil {
+			return err
+		}
+		return answer(o, removed, o.show.removed(o.std.err))
 	})
 }
 
@@ -317,6 +352,9 @@ func writeBackup(ctx context.Context, o *order) error {
 		found, err := backupFile(ctx, ask, o.arg())
 		if err != nil {
 			return err
+		}
+		if info, err := os.Stat(o.arg()); err == nil && !o.json {
+			fmt.Fprintf(o.std.out, "wrote %s, %s: it holds the bots' keys, so keep it as you keep those\n", o.arg(), bot.RoundSize(info.Size()))
 		}
 		return o.problems(o.std, found)
 	})

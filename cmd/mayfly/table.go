@@ -198,6 +198,22 @@ func printableLine(line string) string {
 	}, line)
 }
 
+// removed prints what went with a bot, and to warn what did not go as it should.
+func (p printer) removed(warn io.Writer) func(admin.Removed) error {
+	return func(r admin.Removed) error {
+		text := fmt.Sprintf("removed %s, with all that it stored: %s of bundles, account and folder, its keys, and %d mails that were not sent yet",
+			r.Bot, bot.RoundSize(r.Disk), r.Unsent)
+		if r.Ended {
+			text += "; the session that was under way was ended"
+		}
+		_, err := fmt.Fprintln(p.w, text)
+		if r.Note != "" {
+			fmt.Fprintln(warn, "mayfly:", clean(r.Note))
+		}
+		return err
+	}
+}
+
 func (p printer) outbox(mails []admin.Waiting) error {
 	var rows [][]cell
 	for _, m := range mails {

@@ -36,8 +36,8 @@ var (
 
 // Host is the part of a host that is not in the ledger.
 type Host interface {
-	// Evict removes a bot; untold is why its author could not be told.
-	Evict(ctx context.Context, addr bot.Address, why string) (untold, err error)
+	// Evict removes a bot, and ends the session that is under way.
+	Evict(ctx context.Context, addr bot.Address, why string) (Evicted, error)
 	// Wake has a bot's mail and outbox looked at, if the host runs.
 	Wake(addr bot.Address)
 	// Disk is how many bytes a bot takes, or with "" all of them.
@@ -46,6 +46,12 @@ type Host interface {
 	Free() (int64, error)
 	Backup(ctx context.Context, w io.Writer) ([]backup.Problem, error)
 	Verify(ctx context.Context) ([]backup.Problem, error)
+}
+
+// Evicted says how a bot was removed.
+type Evicted struct {
+	Ended  bool  // a session was under way, and was ended
+	Untold error // why its author could not be told
 }
 
 // Desk answers questions.
@@ -341,18 +347,30 @@ func (d *Desk) Resume(ctx context.Context, q Act) (Done, error) {
 	return Done{Bot: b.Address, Note: d.sleeping()}, err
 }
 
+// Removed says what went with a bot.
+type Removed struct {
+	Done
+	Disk   int64 `json:"disk_bytes"`    // its bundles, its account, its folder
+	Unsent int   `json:"unsent"`        // mails of its outbox that are not sent any more
+	Ended  bool  `json:"session_ended"` // one was under way
+}
+
 // Remove uninstalls a bot and tells its author.
-func (d *Desk) Remove(ctx context.Context, q Act) (Done, error) {
+func (d *Desk) Remove(ctx context.Context, q Act) (Removed, error) {
 	b, err := d.find(ctx, q.Bot)
 	if err != nil {
-		return Done{}, err
+		return Removed{}, err
 	}
-	untold, err := d.Host.Evict(ctx, b.Address, q.Why)
-	done := Done{Bot: b.Address}
-	if untold != nil {
-		done.Note = fmt.Sprintf("the bot is removed, but its author could not be told in Bot/Status: %v: write to %s", untold, b.Manifest.Contact)
+	before, err := d.bot(ctx, b)
+	if err != nil {
+		return Removed{}, err
 	}
-	return done, missing(err)
+	e, err := d.Host.Evict(ctx, b.Address, q.Why)
+	removed := Removed{Done: Done{Bot: b.Address}, Disk: before.Disk, Unsent: before.Unsent, Ended: e.Ended}
+	if e.Untold != nil {
+		removed.Note = fmt.Sprintf("the bot is removed, but its author could not be told in Bot/Status: %v: write to %s", e.Untold, b.Manifest.Contact)
+	}
+	return removed, missing(err)
 }
 
 // Waiting is a mail in the outbox.

@@ -32,9 +32,9 @@ type host struct {
 	fail    error
 }
 
-func (h *host) Evict(_ context.Context, addr bot.Address, why string) (untold, err error) {
+func (h *host) Evict(_ context.Context, addr bot.Address, why string) (Evicted, error) {
 	h.evicted = append(h.evicted, fmt.Sprint(addr, " ", why))
-	return h.untold, nil
+	return Evicted{Ended: h.untold == nil, Untold: h.untold}, nil
 }
 func (h *host) Wake(addr bot.Address)           { h.woken = append(h.woken, addr) }
 func (h *host) Disk(bot.Address) (int64, error) { return 1000, nil }
@@ -136,8 +136,8 @@ func TestActs(t *testing.T) {
 	must(t, err)
 	done, err := a.Remove(ctx, Act{"dice", "junk"})
 	must(t, err)
-	if done.Note != "" || !reflect.DeepEqual(a.host.evicted, []string{"dice@chat.test junk"}) {
-		t.Errorf("removed %+v, note %q", a.host.evicted, done.Note)
+	if want := (Removed{Done: Done{Bot: dice}, Disk: 1000, Ended: true}); done != want || !reflect.DeepEqual(a.host.evicted, []string{"dice@chat.test junk"}) {
+		t.Errorf("removed %+v: %+v, want %+v", a.host.evicted, done, want)
 	}
 	a.host.untold = errors.New("relay away")
 	done, err = a.Remove(ctx, Act{"dice", ""})

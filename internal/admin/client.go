@@ -52,8 +52,8 @@ func (c *Client) Resume(ctx context.Context, q Act) (Done, error) {
 }
 
 // Remove is Desk.Remove.
-func (c *Client) Remove(ctx context.Context, q Act) (Done, error) {
-	return ask[Done](ctx, c, "remove", q)
+func (c *Client) Remove(ctx context.Context, q Act) (Removed, error) {
+	return ask[Removed](ctx, c, "remove", q)
 }
 
 // Verify is Desk.Verify.

@@ -90,6 +90,7 @@ func (s *Server) Serve(ctx context.Context) error {
 
 func (s *Server) routes(d *Desk) http.Handler {
 	mux := http.NewServeMux()
+	answer(s, mux, "reach", func(context.Context, Nothing) (Nothing, error) { return Nothing{}, nil })
 	answer(s, mux, "bots", d.Bots)
 	answer(s, mux, "runs", d.Runs)
 	answer(s, mux, "logs", d.Logs)
@@ -205,6 +206,12 @@ func Dial(state string) *Client {
 		return (&net.Dialer{}).DialContext(ctx, "unix", short(dir))
 	}
 	return &Client{http.Client{Transport: &http.Transport{DialContext: connect, DisableCompression: true, DisableKeepAlives: true}}}
+}
+
+// Reach fails where no daemon answers.
+func (c *Client) Reach(ctx context.Context) error {
+	_, err := ask[Nothing](ctx, c, "reach", Nothing{})
+	return err
 }
 
 func (c *Client) post(ctx context.Context, what string, q any) (*http.Response, error) {

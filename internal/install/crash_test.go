@@ -150,6 +150,10 @@ func (c crashingBundles) Remove(a bot.Address) error {
 	return burnErr(c.fuse, func() error { return c.bundles.Remove(a) })
 }
 
+func (c crashing) Outbox(ctx context.Context, a bot.Address, limit int) ([]ledger.Outgoing, error) {
+	return burn(c.fuse, func() ([]ledger.Outgoing, error) { return c.o.Ledger.Outbox(ctx, a, limit) })
+}
+
 func (c crashingBundles) Usage() (int64, error) {
 	return burn(c.fuse, func() (int64, error) { return c.bundles.Usage() })
 }

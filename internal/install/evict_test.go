@@ -3,9 +3,12 @@ package install
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"mayfly/internal/bot"
 	"mayfly/internal/ledger"
 )
 
@@ -14,6 +17,15 @@ func TestEvict(t *testing.T) {
 	h := newHost(t)
 	h.append(pack(t, "1"))
 	h.process()
+	unsent := filepath.Join(h.dir, "unsent.eml")
+	if err := os.WriteFile(unsent, []byte("mail"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.ledger.Commit(t.Context(), ledger.Commit{Bot: addr, Account: 1, UIDNext: 2, Outgoing: []ledger.Outgoing{
+		{To: []bot.Address{"user@chat.test"}, Path: "unsent.eml"},
+	}}); err != nil {
+		t.Fatal(err)
+	}
 	connect := func(context.Context) (Appender, error) { return h.mailbox, nil }
 	untold, err := h.installer.Evict(t.Context(), addr, "it sent\r\njunk", connect)
 	if err != nil || untold != nil {
@@ -21,6 +33,9 @@ func TestEvict(t *testing.T) {
 	}
 	if h.version() != "" {
 		t.Error("the bot is still installed")
+	}
+	if _, err := os.Stat(unsent); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a mail that will not be sent is left: %v", err)
 	}
 	answers := h.answers()
 	last := answers[len(answers)-1]

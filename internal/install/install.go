@@ -119,6 +119,12 @@ type Ledger interface {
 	FailuresTold(ctx context.Context, addr bot.Address, at time.Time, mails ...ledger.Outgoing) error
 	Overrun(ctx context.Context, addr bot.Address) (o ledger.Overrun, there bool, err error)
 	OverrunTold(ctx context.Context, addr bot.Address, at time.Time, mails ...ledger.Outgoing) error
+	Outbox(ctx context.Context, addr bot.Address, limit int) ([]ledger.Outgoing, error)
+}
+
+// Mails are the files of the outbox.
+type Mails interface {
+	Discard(path string) error
 }
 
 // Bundles keeps the files of bundles by digest, and everything else that a bot has on disk.
@@ -170,6 +176,7 @@ type Options struct {
 	Checker  Checker
 	Author   Author
 	Keys     Keys
+	Mails    Mails
 	Login    func(ctx context.Context, addr bot.Address, password string) error // tries a password; wraps mailbox.ErrLogin
 	Ceilings bundle.Ceilings
 	Rules    Rules
@@ -476,10 +483,18 @@ func (in *Installer) setup(ctx context.Context, addr bot.Address, out outcome) (
 	return out, nil
 }
 
-// uninstall forgets the bot first: what is left on disk by a crash after that is removed by the repetition.
+// uninstall forgets the bot first: what is left on disk by a crash after that is removed by the repetition, or at the next start.
 func (in *Installer) uninstall(ctx context.Context, addr bot.Address) error {
+	unsent, err := in.Ledger.Outbox(ctx, addr, -1)
+	if err != nil {
+		return err
+	}
 	if err := in.Ledger.Remove(ctx, addr); err != nil && !errors.Is(err, ledger.ErrNotFound) {
 		return err
 	}
-	return errors.Join(in.Bundles.Remove(addr), in.Keys.DeleteKeys(addr))
+	errs := []error{in.Bundles.Remove(addr), in.Keys.DeleteKeys(addr)}
+	for _, m := range unsent {
+		errs = append(errs, in.Mails.Discard(m.Path))
+	}
+	return errors.Join(errs...)
 }

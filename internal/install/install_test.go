@@ -85,7 +85,7 @@ func newHost(t *testing.T) *host {
 		t.Fatal(err)
 	}
 	h.installer = New(Options{
-		Ledger: h.ledger, Bundles: h.store, Accounts: h, Checker: h, Author: h, Keys: h.keys, Login: h.login, Ceilings: bundle.DefaultCeilings(),
+		Ledger: h.ledger, Bundles: h.store, Accounts: h, Checker: h, Author: h, Keys: h.keys, Mails: h, Login: h.login, Ceilings: bundle.DefaultCeilings(),
 		Rules: Rules{Who: Everyone, PerHour: 1000, Bots: 1000, Disk: 1e9},
 		Log:   slog.New(slog.DiscardHandler), Now: func() time.Time { return time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC) },
 	})
@@ -117,6 +117,9 @@ func (h *host) startRelay() {
 	}
 	h.t.Cleanup(func() { h.mailbox.Close() })
 }
+
+// Discard deletes a file of the outbox.
+func (h *host) Discard(path string) error { return os.Remove(filepath.Join(h.dir, path)) }
 
 // login is a login with the account's password, as the daemon tries it.
 func (h *host) login(ctx context.Context, a bot.Address, password string) error {

@@ -81,7 +81,7 @@ func scanOutgoing(rows *sql.Rows) (Outgoing, error) {
 	return o, json.Unmarshal([]byte(to), &o.To)
 }
 
-// Outbox returns up to limit unsent mails of a bot in the order in which they were said, due or not.
+// Outbox returns up to limit unsent mails of a bot in the order in which they were said, due or not; with a limit of -1 all.
 func (l *Ledger) Outbox(ctx context.Context, addr bot.Address, limit int) ([]Outgoing, error) {
 	return l.outgoing(ctx, `WHERE bot = ? AND dead = 0 ORDER BY id LIMIT ?`, addr, limit)
 }
