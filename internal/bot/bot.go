@@ -89,6 +89,7 @@ type Manifest struct {
 	Command       []string // of native: an interpreter of the operator's list or a path in the bundle, and its arguments
 	Mode          Mode     // of wasm and native
 	Resident      Resident // of ModeResident
+	AtOnce        bool     // what the bot says is sent as soon as it has said it, and so at least once; else together, when the run counts
 	Limits        Limits
 	PerUser       PerUser
 	GroupPrivacy  bool // in groups only commands, mentions and answers to the bot wake it
@@ -173,6 +174,7 @@ type RunRecord struct {
 	Message   string        `json:"message,omitempty"` // for the author
 	Kept      string        `json:"kept,omitempty"`    // what of the bot's folder was kept, in words
 	Log       string        `json:"log,omitempty"`     // what the bot wrote, bounded
+	AtOnce    int           `json:"at-once,omitempty"` // mails that were sent without waiting for the run to count
 
 	CoreCPU    time.Duration `json:"core-time"`
 	CoreMemory int64         `json:"core-cg-mem"`

@@ -31,6 +31,9 @@
 //	mode = "pipe"                     wasm, native: a message on stdin, the reply on stdout (default); or
 //	                                  native: "resident", a daemon that speaks to deltachat-rpc-server
 //
+//	replies = "together"              what the bot says is sent when the run counts, exactly once (default); or
+//	                                  "at once": each message as soon as the bot has said it, at least once. Not with mode = "pipe"
+//
 //	[resident]                        of such a daemon
 //	grace = "300ms"                   how long it is quiet before it is ended: 50ms to 10s
 //
@@ -56,7 +59,6 @@
 // Known, checked, and then refused because this host does not support them yet:
 //
 //	mode = "mail"
-//	replies = "at once"
 //	[[schedule]]
 //	cron = "0 * * * *"
 //	[network]

@@ -196,6 +196,24 @@ func TestBadManifests(t *testing.T) {
 	}
 }
 
+func TestReplies(t *testing.T) {
+	const resident = "name = \"Dice\"\nversion = \"1\"\ncontact = \"author@example.org\"\nruntime = \"native\"\ncommand = [\"./main.js\"]\nmode = \"resident\"\n"
+	for manifest, atOnce := range map[string]bool{
+		minimal:                              false,
+		minimal + "replies = \"together\"\n": false,
+		minimal + "replies = \"at once\"\n":  true,
+		resident + "replies = \"at once\"\n": true,
+	} {
+		b, err := FromFiles(with(manifest), DefaultCeilings())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b.Manifest.AtOnce != atOnce {
+			t.Errorf("at once: %v, want %v, of\n%s", b.Manifest.AtOnce, atOnce, manifest)
+		}
+	}
+}
+
 // Manifests of the runtimes that have no script.
 func TestRuntimes(t *testing.T) {
 	head := "name = \"Dice\"\nversion = \"1\"\ncontact = \"author@example.org\"\n"

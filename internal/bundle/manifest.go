@@ -54,6 +54,7 @@ func parseManifest(data []byte, file func(path string) ([]byte, bool), c Ceiling
 	m.Command = root.command(m.Runtime, has, c)
 	m.Mode = root.mode(m.Runtime)
 	m.Resident = root.resident(m.Mode)
+	m.AtOnce = root.atOnce(m.Runtime, m.Mode)
 	m.Limits, m.PerUser = root.limits(c)
 	m.GroupPrivacy = root.groupPrivacy()
 	m.Commands = root.commands()
@@ -218,6 +219,26 @@ func (t *table) mode(r bot.Runtime) bot.Mode {
 	return bot.ModePipe
 }
 
+// What "replies" may be.
+const (
+	together = "together"
+	atOnce   = "at once"
+)
+
+// atOnce reports whether each message is sent as soon as the bot has said it.
+func (t *table) atOnce(r bot.Runtime, m bot.Mode) bool {
+	v, ok := t.str("replies", fmt.Sprintf("replies = %q", atOnce))
+	switch {
+	case !ok || v == together:
+		return false
+	case v != atOnce:
+		t.fault("replies", fmt.Sprintf("replies %q is unknown", printable(v)), fmt.Sprintf("write replies = %q, the default, or replies = %q", together, atOnce))
+	case r != bot.RuntimeJS && m == bot.ModePipe:
+		t.fault("replies", fmt.Sprintf("a program in mode %q replies with what it has printed when it has ended", m), fmt.Sprintf("remove it, or use runtime = %q", bot.RuntimeJS))
+	}
+	return v == atOnce
+}
+
 // The bounds of [resident] grace.
 const (
 	defaultGrace = 300 * time.Millisecond
@@ -338,7 +359,6 @@ func (t *table) commandName() string {
 // notYet reads what later versions of this host will do: the types are checked, and then each is refused, so that nothing
 // that an author asked for is silently ignored.
 func (t *table) notYet() {
-	t.oneOf("replies", "at once")
 	if t.has("schedule") {
 		for _, entry := range t.subs("schedule") {
 			entry.required("cron", `cron = "0 * * * *"`)
@@ -353,17 +373,6 @@ func (t *table) notYet() {
 		}
 		t.notSupported("network", "[network]", "remove it")
 	}
-}
-
-func (t *table) oneOf(key string, known ...string) {
-	v, ok := t.str(key, fmt.Sprintf("%s = %q", key, known[0]))
-	if !ok {
-		return
-	}
-	if !slices.Contains(known, v) {
-		t.fault(key, fmt.Sprintf("%s %q is unknown", key, printable(v)), "known are "+strings.Join(known, ", "))
-	}
-	t.notSupported(key, fmt.Sprintf("%q", key), "remove it")
 }
 
 func (t *table) notSupported(key, what, fix string) {

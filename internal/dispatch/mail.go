@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"mayfly/internal/bot"
@@ -216,11 +217,14 @@ func (a *actor) work(ctx context.Context, w session.Work) error {
 		return err
 	}
 	running, done := a.hurried(ctx)
+	said, over := a.sends(ctx)
+	w.Said = said
 	err = a.d.opts.Slots.Do(running, a.account, memory, func() (err error) {
 		committed, err = a.session(running, w)
 		return err
 	})
 	done()
+	over()
 	if err != nil || !committed {
 		return err
 	}
@@ -228,6 +232,27 @@ func (a *actor) work(ctx context.Context, w session.Work) error {
 		a.log.Warn("the reply waits in the outbox", "err", err)
 	}
 	return a.clear(ctx, w.Job)
+}
+
+// sends returns a function that has the outbox flushed beside the session that says something at once, and one that ends this when nothing
+// is on its way any more. While it goes on this goroutine must not tell the author of failures, as in Ledger.FailuresTold.
+func (a *actor) sends(ctx context.Context) (said, over func()) {
+	news := make(chan struct{}, 1)
+	var sender sync.WaitGroup
+	sender.Go(func() {
+		for range news {
+			if err := a.flush(ctx); err != nil {
+				a.log.Warn("what the bot has said waits in the outbox", "err", err)
+			}
+		}
+	})
+	said = func() {
+		select {
+		case news <- struct{}{}:
+		default:
+		}
+	}
+	return said, func() { close(news); sender.Wait() }
 }
 
 // clearTime is how long the daemon, when it is told to end, waits until the mail of a committed job is deleted: with a ledger that was
@@ -296,7 +321,7 @@ func (a *actor) failed(ctx context.Context, w session.Work, cause error) error {
 	record := bot.RunRecord{Status: bot.RunInternal, Message: cause.Error()}
 	var spent *session.Spent
 	if errors.As(cause, &spent) {
-		record.CPU = spent.CPU
+		record.CPU, record.AtOnce = spent.CPU, spent.AtOnce
 	}
 	return errors.Join(cause, a.d.opts.Ledger.Fail(ctx, []int64{w.Job.ID}, record, false))
 }

@@ -71,12 +71,7 @@ func (l *Ledger) Commit(ctx context.Context, c Commit) error {
 		if err := consent(ctx, tx, c.Bot, c.Consent, c.ConsentFrom, c.Ended); err != nil {
 			return err
 		}
-		for _, o := range c.Outgoing {
-			if err := enqueue(ctx, tx, c.Bot, o); err != nil {
-				return err
-			}
-		}
-		if err := l.chargeSession(ctx, tx, c); err != nil {
+		if err := l.say(ctx, tx, c); err != nil {
 			return err
 		}
 		if c.Notice != nil {
@@ -94,6 +89,32 @@ func (l *Ledger) Commit(ctx context.Context, c Commit) error {
 		}
 		return saveRun(ctx, tx, Run{Bot: c.Bot, Jobs: c.Jobs, Started: c.Started, Ended: c.Ended, Committed: true, Record: *c.Run})
 	})
+}
+
+// Say puts a mail into the outbox before the session that says it is committed, and charges it as Commit does. It is refused with
+// ErrRemoved where the bot is gone, with ErrJobState where one of the session's jobs is not accepted.
+func (l *Ledger) Say(ctx context.Context, addr bot.Address, jobIDs []int64, o Outgoing) error {
+	return l.write(ctx, "say for "+string(addr), func(tx *sql.Tx) error {
+		if err := installed(ctx, tx, addr); err != nil {
+			return err
+		}
+		for _, id := range jobIDs {
+			if of, err := owner(ctx, tx, []int64{id}); err != nil || of != addr {
+				return errors.Join(err, fmt.Errorf("%w: job %d is of %q", ErrJobState, id, of))
+			}
+		}
+		return l.say(ctx, tx, Commit{Bot: addr, Jobs: jobIDs, Outgoing: []Outgoing{o}})
+	})
+}
+
+// say puts what a session says into the outbox, and charges what it used.
+func (l *Ledger) say(ctx context.Context, tx *sql.Tx, c Commit) error {
+	for _, o := range c.Outgoing {
+		if err := enqueue(ctx, tx, c.Bot, o); err != nil {
+			return err
+		}
+	}
+	return l.chargeSession(ctx, tx, c)
 }
 
 func advance(ctx context.Context, tx *sql.Tx, c Commit) error {

@@ -70,6 +70,30 @@ func TestMailsAndSessionsAreCharged(t *testing.T) {
 	}
 }
 
+// TestSaidAtOnce: a mail that is said before its session is committed is charged as the commit would, and not with that again.
+func TestSaidAtOnce(t *testing.T) {
+	ctx, l := t.Context(), fresh(t)
+	j, err := l.Accept(ctx, Job{Bot: dice, Cursor: Cursor{UIDValidity: 1, UID: 1}, Sender: "AB", From: "ada@chat.test", Size: 100})
+	must(t, err)
+	said := Outgoing{From: dice, To: []bot.Address{"ada@chat.test", "bob@chat.test"}, MessageID: "m@x", Path: "a.eml", Size: 10}
+	must(t, l.Say(ctx, dice, []int64{j.ID}, said))
+	must(t, l.Commit(ctx, Commit{Bot: dice, Jobs: []int64{j.ID}, UIDNext: 2}))
+	want(t, l.Say(ctx, dice, []int64{j.ID}, said), ErrJobState)
+	want(t, l.Say(ctx, "gone@chat.test", nil, said), ErrRemoved)
+	out, err := l.Outbox(ctx, dice, 10)
+	must(t, err)
+	if len(out) != 1 || out[0].Path != "a.eml" || out[0].Exempt {
+		t.Errorf("in the outbox: %+v", out)
+	}
+	for _, u := range []use{
+		{WholeBot, Sent, 2}, {WholeBot, SentBytes, 20}, {WholeBot, Bytes, 120}, {ByRecipient("bob@chat.test"), Sent, 1}, {ByKey("AB"), Bytes, 120},
+	} {
+		if got := l.used(t, u.subject, u.resource, time.Hour); got != u.amount {
+			t.Errorf("%s %s: %d, want %d", u.subject, u.resource, got, u.amount)
+		}
+	}
+}
+
 func TestExceeds(t *testing.T) {
 	ctx, l := t.Context(), fresh(t)
 	h := withClock(l)

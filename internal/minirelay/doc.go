@@ -13,7 +13,7 @@
 //   - Every recipient gets a 250. A 550 for one recipient would fail the message for all of them: whom not to write to is
 //     decided elsewhere. (An address that bot.ParseAddress refuses is left out of Outgoing.To; when no other
 //     recipient is left, the mail is refused with 553.)
-//   - What core sends is kept in memory, bounded, in the order of acceptance, and goes nowhere else.
+//   - What core sends is kept in memory, bounded, in the order of acceptance, and goes nowhere else but to Take.
 //
 // What arrives on these listeners is hostile: core parses foreign mail. Connections, their silence, the bytes read from
 // each, literals, the items of a FETCH, and all mail held are bounded. FETCH gives whole mails and their headers; whatever

@@ -61,6 +61,8 @@ type Private struct {
 	transactions int                          // SMTP: between MAIL FROM and its end
 	outgoing     []Outgoing
 	total        int64
+	take         func(Outgoing) (taken bool)
+	taken        int
 }
 
 // progress is how far core has come with a mail.
@@ -156,6 +158,21 @@ func (p *Private) Outgoing() []Outgoing {
 	return slices.Clone(p.outgoing)
 }
 
+// Take offers f each mail that core submits from now on, one at a time and in their order, before core is told that it is accepted. What
+// f takes is its own, and not in Outgoing. When it takes one not, it is offered no more: so what is in Outgoing came after all that it took.
+func (p *Private) Take(f func(Outgoing) (taken bool)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.take = f
+}
+
+// Taken is how many mails were taken.
+func (p *Private) Taken() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.taken
+}
+
 // Stages makes f hear of "imap-login", "fetched" (of each mail, whole, once) and "submitted" (of each mail), as they happen. f is
 // called from the connection's goroutine and should return at once.
 func (p *Private) Stages(f func(stage string)) {
@@ -225,10 +242,20 @@ func (p *Private) setIdling(s *privateSession, on bool) {
 	}
 }
 
+// accept offers a mail to Take, or keeps it. Mails come one at a time.
 func (p *Private) accept(o Outgoing) {
+	p.mu.Lock()
+	take := p.take
+	p.mu.Unlock()
+	taken := take != nil && take(o)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.total += int64(len(o.Data))
+	if taken {
+		p.taken++
+		return
+	}
+	p.take = nil
 	p.outgoing = append(p.outgoing, o)
 }
 

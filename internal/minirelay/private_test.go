@@ -266,6 +266,48 @@ func TestOutgoingIsWhatWasSubmittedInOrder(t *testing.T) {
 	}
 }
 
+// TestTake: what is taken is not kept, and behind what was not taken all is kept, in order. Taken or not, it counts.
+func TestTake(t *testing.T) {
+	cfg := privateConfig()
+	cfg.MaxTotal = 500
+	p, at := startPrivate(t, cfg)
+	send := func(id string) error {
+		return submit(at.smtp, "any", "any", string(botAddress), []string{string(userAddress)}, mailOf(id, strings.Repeat("x", 30)))
+	}
+	var offered []string
+	take := func(o Outgoing) bool {
+		offered = append(offered, o.MessageID)
+		return o.MessageID != "3@x"
+	}
+	for i, id := range []string{"1@x", "2@x", "3@x", "4@x"} {
+		if i == 1 {
+			p.Take(take)
+		}
+		if err := send(id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var kept []string
+	for _, o := range p.Outgoing() {
+		kept = append(kept, o.MessageID)
+	}
+	if !slices.Equal(offered, []string{"2@x", "3@x"}) || !slices.Equal(kept, []string{"1@x", "3@x", "4@x"}) || p.Taken() != 1 {
+		t.Errorf("offered %v, kept %v, taken %d", offered, kept, p.Taken())
+	}
+	p.Take(func(Outgoing) bool { return true })
+	for i := 0; ; i++ {
+		if err := send("more@x"); err != nil {
+			if !strings.Contains(err.Error(), "552") {
+				t.Error(err)
+			}
+			break
+		}
+		if i > 10 {
+			t.Fatal("what is taken is without bound")
+		}
+	}
+}
+
 func TestSubmissionIsBounded(t *testing.T) {
 	cfg := privateConfig()
 	cfg.MaxMail, cfg.MaxTotal, cfg.MaxRecipients = 1000, 2500, 2

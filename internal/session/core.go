@@ -208,6 +208,7 @@ type ending struct {
 	state           bot.AccountState
 	selfKeys        [][]byte
 	outgoing        []minirelay.Outgoing
+	atOnce          int            // mails that were not kept for the commit
 	notice          *ledger.Notice // that is among them; may be nil
 	core            sandbox.Result
 }
@@ -225,7 +226,7 @@ func (r *Runner) endCore(ctx context.Context, c *coreSide, b ledger.Bot) (ending
 	if _, err := c.box.Wait(ctx, "core"); err != nil {
 		return end, fmt.Errorf("core: %w", err)
 	}
-	end.uidNext, end.outgoing = c.relay.UIDNext(), c.relay.Outgoing() // all of it: core is gone
+	end.uidNext, end.outgoing, end.atOnce = c.relay.UIDNext(), c.relay.Outgoing(), c.relay.Taken() // all of it: core is gone
 	state, err := c.reader.State(ctx)
 	if err != nil {
 		return end, fmt.Errorf("account reader: %w", err)

@@ -18,6 +18,8 @@ const (
 		"The same message would probably fail again. You can go on with others."
 	sorryLimit = "Sorry, this bot needed more time or memory for your message than it may use, so there is no answer to it. " +
 		"Its author is told. Something smaller may work."
+	sorryPart = "Sorry, this bot failed while it was answering your message, so something may be missing. Its author is told of the error. " +
+		"The same message would probably fail again. You can go on with others."
 	sorryLater = "Sorry, this bot has tried to answer your message several times, and could not for now. Its author is told. " +
 		"Please try again later."
 )
@@ -46,6 +48,8 @@ func (r *Runner) apologize(ctx context.Context, w Work, failed *runFailed, end *
 
 func sorry(r bot.RunRecord) string {
 	switch {
+	case r.AtOnce > 0:
+		return sorryPart
 	case r.Status == bot.RunTimeout || r.OOMKilled:
 		return sorryLimit
 	case r.Status == bot.RunError && r.ExitCode == exitTempFail:

@@ -145,6 +145,7 @@ func TestSorry(t *testing.T) {
 	for want, r := range map[string]bot.RunRecord{
 		sorryError: {Status: bot.RunError, ExitCode: 1},
 		sorryLater: {Status: bot.RunError, ExitCode: 75},
+		sorryPart:  {Status: bot.RunTimeout, AtOnce: 1},
 	} {
 		if got := sorry(r); got != want {
 			t.Errorf("%+v: %s", r, got)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"mayfly/internal/bot"
@@ -12,6 +13,7 @@ import (
 	"mayfly/internal/crash"
 	"mayfly/internal/gateway"
 	"mayfly/internal/ledger"
+	"mayfly/internal/minirelay"
 	"mayfly/internal/sandbox"
 	"mayfly/internal/storage"
 )
@@ -53,7 +55,9 @@ type program struct {
 	runtime runtime
 	cpu     time.Duration // what is left of the bot's CPU time; 0: as much as the wall clock allows
 	lend    func() (back func())
-	opened  chan struct{} // closed when box and err are set
+	say     func(minirelay.Outgoing) bool // takes what is said at once; nil: nothing is
+	said    atomic.Int32                  // how much it took
+	opened  chan struct{}                 // closed when box and err are set
 	box     *sandbox.Sandbox
 	err     error
 	cancel  context.CancelFunc
@@ -88,6 +92,9 @@ func (r *Runner) runtimeOf(m bot.Manifest) runtime {
 func (r *Runner) prestart(ctx context.Context, w Work) *program {
 	p := r.newProgram(w.Bot)
 	p.cpu, p.lend = w.CPU, w.Lend
+	if w.Bot.Manifest.AtOnce {
+		p.say = r.sayer(ctx, w, &p.said)
+	}
 	ctx, p.cancel = context.WithCancel(ctx)
 	if !w.Message {
 		close(p.opened)
@@ -182,6 +189,9 @@ func (p *program) run(ctx context.Context, c *coreSide, o occasion, timeline *Ti
 		return nil, host(fmt.Errorf("the bot's sandbox: %w", p.err))
 	}
 	p.occasion, p.begun = o, time.Now()
+	if p.say != nil {
+		c.relay.Take(p.say)
+	}
 	end, err := p.runtime.run(ctx, p, c, o, timeline)
 	if err != nil {
 		return nil, err
@@ -200,7 +210,7 @@ func (p *program) run(ctx context.Context, c *coreSide, o occasion, timeline *Ti
 	if err != nil {
 		return nil, err
 	}
-	record.Wall = time.Since(p.begun)
+	record.Wall, record.AtOnce = time.Since(p.begun), c.relay.Taken()
 	if record.Status != bot.RunOK {
 		return nil, &runFailed{record: record, message: o.event.Kind == core.IncomingMsg}
 	}

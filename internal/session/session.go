@@ -38,6 +38,7 @@ import (
 // Ledger commits a session, and knows who has consented to be written to, and who was told of what.
 type Ledger interface {
 	Commit(ctx context.Context, commit ledger.Commit) error
+	Say(ctx context.Context, addr bot.Address, jobIDs []int64, o ledger.Outgoing) error
 	Consents(ctx context.Context, addr bot.Address, contact bot.Fingerprint) (bool, error)
 	Stopped(ctx context.Context, addr bot.Address, contact bot.Fingerprint, from bot.Address) (bool, error)
 	Noticed(ctx context.Context, addr bot.Address, n ledger.Notice) (time.Time, error)
@@ -116,6 +117,8 @@ type Work struct {
 	// Lend, if it is set, is called when the bot's program has ended and the session will do nothing for a while but keep the pace of its
 	// disk: its place among the sessions may be another's until back is called, which may wait.
 	Lend func() (back func())
+
+	Said func() // is called when what a bot that replies at once has said is in the outbox
 }
 
 // Outcome is a committed session.
@@ -124,7 +127,7 @@ type Outcome struct {
 	Job      int64
 	Run      *bot.RunRecord // nil: no run
 	Core     sandbox.Result
-	Sent     int // mails put into the outbox
+	Sent     int // mails put into the outbox, those said at once included
 	Timeline *Timeline
 }
 
@@ -137,21 +140,23 @@ func (r *Runner) Run(ctx context.Context, w Work) (Outcome, error) {
 	}
 	r.Log.Info("the bot failed; nothing that it did counts", "bot", w.Bot.Address, "uid", w.Job.Cursor.UID,
 		"status", failed.record.Status, "message", failed.record.Message)
-	if w.Retry && (failed.core && w.Job.Attempts <= 1 || again(failed.record, w.Job.Attempts)) {
+	if failed.again(w) {
 		return Outcome{}, &Again{failed.record}
 	}
 	w.Message = false
 	outcome, err = r.attempt(ctx, w, failed)
 	if err != nil {
-		err = &Spent{err, failed.record.CPU}
+		err = &Spent{err, failed.record.CPU, failed.record.AtOnce}
 	}
 	return outcome, err
 }
 
-// Spent is an error of a session in which the bot's program had used CPU time. It counts, though nothing was committed.
+// Spent is an error of a session in which the bot's program had used CPU time, or said something that is sent at once. They count, though
+// nothing was committed.
 type Spent struct {
 	error
-	CPU time.Duration
+	CPU    time.Duration
+	AtOnce int
 }
 
 func (s *Spent) Unwrap() error { return s.error }
@@ -169,6 +174,11 @@ const exitTempFail = 75
 func again(r bot.RunRecord, attempts int) bool {
 	killed := r.Status == bot.RunSignal && r.ExitSig == int(syscall.SIGKILL) && !r.OOMKilled
 	return r.Status == bot.RunError && r.ExitCode == exitTempFail || killed && attempts <= 1
+}
+
+// again reports whether the run is to be tried again later.
+func (f *runFailed) again(w Work) bool {
+	return w.Retry && (f.core && w.Job.Attempts <= 1 || again(f.record, w.Job.Attempts))
 }
 
 // ErrMail is wrapped by errors that the mail itself may have caused, such as that core died of it, or did not come to an end:
@@ -206,7 +216,7 @@ func (p *program) blame(ctx context.Context, c *coreSide, run *bot.RunRecord, er
 func (p *program) failedCore(c *coreSide, run *bot.RunRecord, method string, err error) *runFailed {
 	p.close()
 	result, _ := c.box.Close() // what went wrong is known
-	record := bot.RunRecord{Wall: time.Since(p.begun), Log: p.log.String()}
+	record := bot.RunRecord{Wall: time.Since(p.begun), Log: p.log.String(), AtOnce: c.relay.Taken()}
 	if run != nil {
 		record = *run
 	}
@@ -271,8 +281,8 @@ func (r *Runner) attempt(ctx context.Context, w Work, failed *runFailed) (done O
 	program := r.prestart(ctx, w)
 	defer func() {
 		program.close()
-		if cpu := program.used; err != nil && cpu > 0 && !errors.As(err, new(*runFailed)) {
-			err = &Spent{err, cpu}
+		if cpu, said := program.used, int(program.said.Load()); err != nil && (cpu > 0 || said > 0) && !errors.As(err, new(*runFailed)) {
+			err = &Spent{err, cpu, said}
 		}
 	}()
 	c, err := r.openCore(ctx, w.Bot)
@@ -289,12 +299,22 @@ func (r *Runner) attempt(ctx context.Context, w Work, failed *runFailed) (done O
 	c.relay.Present(w.Mail)
 	crash.At(crash.Presented)
 	run, err := r.messages(ctx, c, program, w)
+	var stands *runFailed // what it has said is sent, and core's account knows it
+	if errors.As(err, &stands) && w.Bot.Manifest.AtOnce && !stands.again(w) {
+		run, failed, err = &stands.record, stands, nil
+	}
 	var end ending
 	if err == nil {
 		end, err = r.endCore(ctx, c, w.Bot)
 	}
+	if run != nil {
+		run.AtOnce = max(run.AtOnce, c.relay.Taken())
+	}
 	if err != nil {
 		r.sweep(w.Bot.Address, w.Bot.Account, w.Bot.Storage)
+		if stands != nil {
+			return Outcome{}, stands
+		}
 		return Outcome{}, program.blame(parent, c, run, c.why(err))
 	}
 	if run == nil && failed != nil {
@@ -303,7 +323,10 @@ func (r *Runner) attempt(ctx context.Context, w Work, failed *runFailed) (done O
 	if c.lost > 0 {
 		r.Log.Warn("core gave up messages that the bot sent", "bot", w.Bot.Address, "uid", w.Job.Cursor.UID, "messages", c.lost)
 	}
-	end.folder, end.consent = program.kept(), c.wrote
+	end.folder, end.consent = w.Bot.Storage, c.wrote
+	if failed == nil {
+		end.folder = program.kept()
+	}
 	r.apologize(ctx, w, failed, &end)
 	return r.commit(ctx, w, run, end, started)
 }
@@ -335,7 +358,7 @@ func (r *Runner) commit(ctx context.Context, w Work, run *bot.RunRecord, end end
 	w.Timeline.Mark("commit")
 	crash.At(crash.Committed)
 	r.sweep(w.Bot.Address, end.account, end.folder)
-	return Outcome{Bot: w.Bot.Address, Job: w.Job.ID, Run: run, Core: end.core, Sent: len(outgoing), Timeline: w.Timeline}, nil
+	return Outcome{Bot: w.Bot.Address, Job: w.Job.ID, Run: run, Core: end.core, Sent: len(outgoing) + end.atOnce, Timeline: w.Timeline}, nil
 }
 
 // uncommitted cleans up after a commit that the ledger refused. After any other failure nobody knows what the disk holds: the
