@@ -53,7 +53,8 @@
 //	privacy = true                    in groups only commands, mentions and answers to the bot wake it (default)
 //
 //	[[commands]]                      at most 100
-//	name = "roll"                     without the slash: a-z, 0-9, _; at most 32; not stop, start, about or usage: those are the host's
+//	name = "roll"                     without the slash: a-z, 0-9, _; at most 32; not stop, about or usage: those are the host's. With
+//	                                  start and help the bot gets these: see docs/AUTHORS.md
 //	description = "Roll dice"         at most 200 characters
 //
 // Known, checked, and then refused because this host does not support them yet:

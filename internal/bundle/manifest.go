@@ -350,7 +350,7 @@ func (t *table) commandName() string {
 		t.fault("name", fmt.Sprintf("command %q begins with a slash", v), fmt.Sprintf("write name = %q", bare))
 	case !commandPattern.MatchString(v):
 		t.fault("name", fmt.Sprintf("command %q is not made of at most 32 of a-z, 0-9 and _", printable(v)), `write name = "roll"`)
-	case slices.Contains([]string{"stop", "start", "about", "usage"}, v):
+	case slices.Contains([]string{"stop", "about", "usage"}, v):
 		t.fault("name", fmt.Sprintf("command %q is answered by the host, not by the bot", v), "choose another name")
 	}
 	return v

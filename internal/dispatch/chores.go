@@ -101,8 +101,13 @@ func (a *actor) interrupted(ctx context.Context) (bool, error) {
 // paused reports whether the operator lets the bot's mail wait.
 func (a *actor) paused(ctx context.Context) (bool, error) {
 	p, paused, err := a.d.opts.Ledger.Paused(ctx, a.account)
-	if paused {
+	if err != nil || !paused {
+		a.heard = heard{}
+		return false, err
+	}
+	if !a.heard.since.Equal(p.Since) {
+		a.heard = heard{since: p.Since}
 		a.log.Info("mail waits: the operator has paused the bot", "why", p.Why, "since", p.Since)
 	}
-	return paused, err
+	return true, nil
 }

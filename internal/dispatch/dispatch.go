@@ -16,7 +16,10 @@
 //   - Over a limit of the ledger's (Limits), mail waits in the INBOX until there is room again; that of a contact is dropped instead if
 //     the manifest says so. The contact is told once an hour at most, the bot's author once a day. No run takes more CPU time than its
 //     bot has left.
-//   - Mail of a bot that the operator has paused stays where it is, unread.
+//   - Mail of a bot that the operator has paused stays where it is; each is looked at once, for the host's commands, which are
+//     answered as ever.
+//   - The host's commands (bot.Word) start nothing, and wait for no limit. Each contact gets so many answers and no more; a /stop counts
+//     also where it is not answered, and what waits of the contact is over with it.
 //   - The memory that the sandboxes of all sessions under way may take together is bounded by Slots.
 //   - The mail that is in memory, of all bots together, is bounded by Memory.
 //   - A bot for which there is nothing to do holds no connection to the relay; the last one of a bot that had mail is closed after
@@ -75,9 +78,11 @@ type Ledger interface {
 	KnowsAddress(ctx context.Context, account, from bot.Address) (bool, error)
 	KnowsSender(ctx context.Context, account bot.Address, sender bot.Fingerprint) (bool, error)
 	Fail(ctx context.Context, jobs []int64, run bot.RunRecord, setAside bool) error
+	Abandon(ctx context.Context, job int64, why string) error
 	Cleared(ctx context.Context, job int64) error
 	Exceeds(ctx context.Context, account bot.Address, limits ...ledger.Limit) (*ledger.Exceeded, error)
 	Used(ctx context.Context, account bot.Address, s ledger.Subject, r ledger.Resource, span time.Duration) (int64, error)
+	Standings(ctx context.Context, account bot.Address, limits ...ledger.Limit) ([]ledger.Standing, error)
 	MayNoticeLimit(ctx context.Context, account bot.Address, to ...ledger.Subject) (bool, error)
 	Answer(ctx context.Context, a ledger.Answer) error
 	Stopped(ctx context.Context, account bot.Address, contact bot.Fingerprint, from bot.Address) (bool, error)
@@ -222,10 +227,11 @@ type actor struct {
 	looking  bool // holds one of Dispatcher.looks
 	budget   *budget
 	waitlist waitlist
-	refused  []ledger.Refusal                  // to be counted and deleted
-	waiting  time.Duration                     // until mail that waits may be looked at; 0: none does
-	tellAt   time.Time                         // when the author is to be told of what has failed; zero: nothing is known of any
-	words    map[bot.Fingerprint]*rate.Limiter // of the host's own answers
+	refused  []ledger.Refusal                 // to be counted and deleted
+	waiting  time.Duration                    // until mail that waits may be looked at; 0: none does
+	tellAt   time.Time                        // when the author is to be told of what has failed; zero: nothing is known of any
+	words    map[ledger.Subject]*rate.Limiter // of the host's own answers
+	heard    heard                            // of a bot that is paused
 	gateKeys *gate.Keys
 	keysOf   keysOf
 }
@@ -453,10 +459,11 @@ func (a *actor) mails(ctx context.Context, wokenAt time.Time) error {
 			if done, err := a.interrupted(ctx); done || err != nil {
 				return err
 			}
-			if paused, err := a.paused(ctx); paused || err != nil {
+			paused, err := a.paused(ctx)
+			if err != nil {
 				return errors.Join(err, a.dropRefused(ctx))
 			}
-			if err := a.next(ctx, ledger.Cursor{UIDValidity: status.UIDValidity, UID: m.UID}, m.Size, wokenAt); err != nil {
+			if err := a.next(ctx, ledger.Cursor{UIDValidity: status.UIDValidity, UID: m.UID}, m.Size, paused, wokenAt); err != nil {
 				return fmt.Errorf("mail %d: %w", m.UID, err)
 			}
 			after = m.UID
@@ -472,14 +479,20 @@ func (a *actor) mails(ctx context.Context, wokenAt time.Time) error {
 	return nil
 }
 
-// next works off one mail, or leaves it for later.
-func (a *actor) next(ctx context.Context, cursor ledger.Cursor, size int64, wokenAt time.Time) error {
+// next works off one mail, or leaves it for later. That of a bot that is paused is only listened to.
+func (a *actor) next(ctx context.Context, cursor ledger.Cursor, size int64, paused bool, wokenAt time.Time) error {
+	waited := a.waitlist.knows(cursor.UID)
 	over := a.waitlist.has(cursor.UID, a.announced(ctx))
 	if over != nil {
 		a.later(over)
 		return nil
 	}
-	err := a.hold(ctx, size, func() error { return a.mail(ctx, cursor, wokenAt) })
+	var err error
+	if paused {
+		err = a.overhear(ctx, cursor, size, waited)
+	} else {
+		err = a.hold(ctx, size, func() error { return a.mail(ctx, cursor, wokenAt) })
+	}
 	if errors.As(err, &over) {
 		a.later(over)
 		return nil

@@ -46,24 +46,46 @@ func (a *actor) within(ctx context.Context, b ledger.Bot, v gate.Verdict, size i
 	return cpu, dropped, err
 }
 
+// botLimit is a limit of the bot's, and in words.
+type botLimit struct {
+	limit ledger.Limit
+	words string
+}
+
+// ofBot are the limits of a bot; where Most is 0 there is none.
+func (l Limits) ofBot() []botLimit {
+	cpu := func(span, most time.Duration) botLimit {
+		return botLimit{
+			ledger.Limit{Resource: ledger.CPU, Span: span, Most: most.Microseconds(), Need: leastCPU.Microseconds()},
+			fmt.Sprintf("%s of CPU time %s", most, per(span)),
+		}
+	}
+	all := []botLimit{
+		cpu(time.Hour, l.CPUPerHour), cpu(24*time.Hour, l.CPUPerDay),
+		{ledger.Limit{Resource: ledger.Mails, Span: time.Hour, Most: int64(l.MailsPerHour)}, fmt.Sprintf("%d mails taken an hour", l.MailsPerHour)},
+		{ledger.Limit{Resource: ledger.Sent, Span: time.Hour, Most: int64(l.SentPerHour)}, fmt.Sprintf("%d mails sent an hour", l.SentPerHour)},
+		{ledger.Limit{Resource: ledger.Bytes, Span: time.Hour, Most: l.BytesPerHour}, bot.FormatSize(l.BytesPerHour) + " an hour"},
+	}
+	for i := range all {
+		all[i].limit.Subject = ledger.WholeBot
+	}
+	return all
+}
+
 // cpuLeft is what the bot may still use, or an *overBudget.
 func (a *actor) cpuLeft(ctx context.Context) (left time.Duration, err error) {
-	limits := a.d.opts.Limits
-	for _, l := range []struct {
-		span, most time.Duration
-	}{{time.Hour, limits.CPUPerHour}, {24 * time.Hour, limits.CPUPerDay}} {
-		if l.most <= 0 {
+	for _, l := range a.d.opts.Limits.ofBot() {
+		if l.limit.Resource != ledger.CPU || l.limit.Most <= 0 {
 			continue
 		}
-		used, err := a.d.opts.Ledger.Used(ctx, a.account, ledger.WholeBot, ledger.CPU, l.span)
+		used, err := a.d.opts.Ledger.Used(ctx, a.account, ledger.WholeBot, ledger.CPU, l.limit.Span)
 		if err != nil {
 			return 0, err
 		}
-		if rest := l.most - time.Duration(used)*time.Microsecond; left == 0 || rest < left {
+		if rest := time.Duration(l.limit.Most-used) * time.Microsecond; left == 0 || rest < left {
 			left = rest
 		}
-		limit := ledger.Limit{Subject: ledger.WholeBot, Resource: ledger.CPU, Span: l.span, Most: l.most.Microseconds(), Need: leastCPU.Microseconds()}
-		if err := a.botLimits(ctx, fmt.Sprintf("%s of CPU time %s", l.most, per(l.span)), limit); err != nil {
+		if err := a.botLimits(ctx, l); err != nil {
 			return 0, err
 		}
 	}
@@ -72,17 +94,14 @@ func (a *actor) cpuLeft(ctx context.Context) (left time.Duration, err error) {
 
 // botWithin is an *overBudget where the bot has taken or sent too much.
 func (a *actor) botWithin(ctx context.Context, size int64) error {
-	limits := a.d.opts.Limits
-	for _, l := range []struct {
-		limit ledger.Limit
-		words string
-	}{
-		{ledger.Limit{Resource: ledger.Mails, Most: int64(limits.MailsPerHour)}, fmt.Sprintf("%d mails taken an hour", limits.MailsPerHour)},
-		{ledger.Limit{Resource: ledger.Sent, Most: int64(limits.SentPerHour)}, fmt.Sprintf("%d mails sent an hour", limits.SentPerHour)},
-		{ledger.Limit{Resource: ledger.Bytes, Most: limits.BytesPerHour, Need: size}, bot.FormatSize(limits.BytesPerHour) + " an hour"},
-	} {
-		l.limit.Subject, l.limit.Span = ledger.WholeBot, time.Hour
-		if err := a.botLimits(ctx, l.words, l.limit); err != nil {
+	for _, l := range a.d.opts.Limits.ofBot() {
+		if l.limit.Resource == ledger.CPU {
+			continue
+		}
+		if l.limit.Resource == ledger.Bytes {
+			l.limit.Need = size
+		}
+		if err := a.botLimits(ctx, l); err != nil {
 			return err
 		}
 	}
@@ -90,18 +109,18 @@ func (a *actor) botWithin(ctx context.Context, size int64) error {
 }
 
 // botLimits lets mail wait where a limit of the bot's has no room. Its author is told once a day.
-func (a *actor) botLimits(ctx context.Context, what string, limit ledger.Limit) error {
-	if limit.Most <= 0 {
+func (a *actor) botLimits(ctx context.Context, l botLimit) error {
+	if l.limit.Most <= 0 {
 		return nil
 	}
-	e, err := a.d.opts.Ledger.Exceeds(ctx, a.account, limit)
+	e, err := a.d.opts.Ledger.Exceeds(ctx, a.account, l.limit)
 	if err != nil || e == nil {
 		return err
 	}
-	if err := a.d.opts.Ledger.Overran(ctx, a.account, what, time.Now()); err != nil {
+	if err := a.d.opts.Ledger.Overran(ctx, a.account, l.words, time.Now()); err != nil {
 		return err
 	}
-	return &overBudget{need: need{whose: "bot: " + what}, until: e.Until}
+	return &overBudget{need: need{whose: "bot: " + l.words}, until: e.Until}
 }
 
 // granted is what a contact may cause: what the manifest says, and never more than the operator grants.
@@ -197,12 +216,7 @@ func (a *actor) contactOver(ctx context.Context, subjects []ledger.Subject, gran
 
 // noticeText is what a contact is told.
 func noticeText(p bot.PerUser, name, limit string, until time.Time) string {
-	// Rounded up, and with the day where it is another one.
-	at := until.UTC().Add(time.Minute - time.Nanosecond).Truncate(time.Minute)
-	when := at.Format("15:04 UTC")
-	if now := time.Now().UTC(); at.YearDay() != now.YearDay() {
-		when = at.Format("2006-01-02 15:04 UTC")
-	}
+	when := clockTime(until)
 	if p.Notice != "" {
 		return strings.NewReplacer("{limit}", limit, "{until}", when).Replace(p.Notice)
 	}
@@ -211,6 +225,15 @@ func noticeText(p bot.PerUser, name, limit string, until time.Time) string {
 		return text + fmt.Sprintf("What you write before %s is not answered.", when)
 	}
 	return text + fmt.Sprintf("What you write is kept, and answered after %s.", when)
+}
+
+// clockTime is a time in words: rounded up, and with the day where it is another one.
+func clockTime(t time.Time) string {
+	at := t.UTC().Add(time.Minute - time.Nanosecond).Truncate(time.Minute)
+	if now := time.Now().UTC(); at.YearDay() != now.YearDay() {
+		return at.Format("2006-01-02 15:04 UTC")
+	}
+	return at.Format("15:04 UTC")
 }
 
 // notice tells a contact of a limit, once an hour at most. Only those hear it who have

@@ -45,7 +45,8 @@ func (a *actor) mail(ctx context.Context, cursor ledger.Cursor, wokenAt time.Tim
 		err = a.admit(ctx, claim, len(raw))
 	}
 	if err == nil {
-		err = a.decide(ctx, cursor, raw, job.ID == 0, session.NewTimeline(wokenAt))
+		job.Bot, job.Cursor = a.account, cursor
+		err = a.decide(ctx, job, raw, session.NewTimeline(wokenAt))
 	}
 	var over *overBudget
 	if errors.As(err, &over) {
@@ -54,8 +55,9 @@ func (a *actor) mail(ctx context.Context, cursor ledger.Cursor, wokenAt time.Tim
 	return err
 }
 
-// decide asks the gate and does what it says. A mail that is no job yet has to be within the budgets.
-func (a *actor) decide(ctx context.Context, cursor ledger.Cursor, raw []byte, fresh bool, timeline *session.Timeline) error {
+// decide asks the gate and does what it says. A mail that is no job yet, and has no ID, has to be within the budgets.
+func (a *actor) decide(ctx context.Context, job ledger.Job, raw []byte, timeline *session.Timeline) error {
+	cursor, fresh := job.Cursor, job.ID == 0
 	b, err := a.d.opts.Ledger.Bot(ctx, a.account)
 	if err != nil {
 		return err
@@ -78,7 +80,9 @@ func (a *actor) decide(ctx context.Context, cursor ledger.Cursor, raw []byte, fr
 	if verdict.Uncertain {
 		a.log.Warn("the gate cannot read what core knows; core decides on this mail", "uid", cursor.UID)
 	}
-	if over, err := a.heed(ctx, b, cursor, verdict, int64(len(raw))); over || err != nil {
+	job = jobOf(job, verdict, int64(len(raw)))
+	over, stopped, err := a.heed(ctx, b, job, verdict)
+	if over || err != nil {
 		return err
 	}
 	if fresh {
@@ -99,19 +103,22 @@ func (a *actor) decide(ctx context.Context, cursor ledger.Cursor, raw []byte, fr
 		a.log.Error("core's account is nearly full: a large mail has to wait", "uid", cursor.UID, "bytes", len(raw))
 		return &overBudget{need: need{whose: "account"}, until: time.Now().Add(time.Hour)}
 	}
-	job, err := a.d.opts.Ledger.Accept(ctx, ledger.Job{
-		Bot: a.account, Cursor: cursor, Kind: string(verdict.Kind), Sender: verdict.Sender,
-		From: verdict.From, MessageID: verdict.MessageID, Announces: verdict.Announces, Size: int64(len(raw)),
-	})
-	if err != nil {
+	if job, err = a.d.opts.Ledger.Accept(ctx, job); err != nil {
 		return err
 	}
 	crash.At(crash.Accepted)
-	err = a.work(ctx, session.Work{Bot: b, Job: job, Mail: raw, Message: verdict.Kind == gate.Message, CPU: cpu, Timeline: timeline})
+	message := verdict.Kind == gate.Message && !stopped // of who has stopped the bot core alone learns, where it has to
+	err = a.work(ctx, session.Work{Bot: b, Job: job, Mail: raw, Message: message, CPU: cpu, Timeline: timeline})
 	if err == nil && verdict.Announces != "" && a.waitlist.awaits(verdict.Announces) {
 		a.waiting = time.Millisecond
 	}
 	return err
+}
+
+// jobOf fills in what a mail turned out to be.
+func jobOf(job ledger.Job, v gate.Verdict, size int64) ledger.Job {
+	job.Kind, job.Sender, job.From, job.MessageID, job.Announces, job.Size = string(v.Kind), v.Sender, v.From, v.MessageID, v.Announces, size
+	return job
 }
 
 // announceTime is how long the second mail of a large message waits for the first, without which core loses its text.
@@ -293,6 +300,9 @@ func (a *actor) session(ctx context.Context, w session.Work) (committed bool, er
 		return false, a.failed(ctx, w, err)
 	}
 	a.d.opts.Done(outcome)
+	if outcome.Word != "" {
+		a.answerLate(ctx, w.Job, outcome.Word)
+	}
 	return true, nil
 }
 

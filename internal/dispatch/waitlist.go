@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"maps"
+	"slices"
 
 	"mayfly/internal/bot"
 	"mayfly/internal/ledger"
@@ -60,6 +61,27 @@ func (w *waitlist) has(uid uint32, arrived func(messageID string) bool) *overBud
 	}
 	w.gaveUp = m.over.announced
 	return nil
+}
+
+// knows reports whether a mail was waiting before this turn.
+func (w *waitlist) knows(uid uint32) bool {
+	_, ok := w.before[uid]
+	return ok
+}
+
+// release lets all mail that waits for a contact's sake, or claims to be from its address, be looked at again, and reports whether this
+// turn has passed some of it.
+func (w *waitlist) release(contact []ledger.Subject, from bot.Address) (passed bool) {
+	of := func(m waitingMail) bool {
+		return m.from == from || slices.ContainsFunc(contact, func(s ledger.Subject) bool { return slices.Contains(m.over.contact, s) })
+	}
+	waiting := len(w.mails)
+	maps.DeleteFunc(w.mails, func(_ uint32, m waitingMail) bool { return of(m) })
+	maps.DeleteFunc(w.before, func(_ uint32, m waitingMail) bool { return of(m) })
+	for _, s := range contact {
+		delete(w.contacts, s)
+	}
+	return len(w.mails) < waiting
 }
 
 // waited reports whether the mail at hand has waited for one that announces it, and long enough.

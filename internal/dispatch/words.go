@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,73 +16,69 @@ import (
 	"mayfly/internal/voice"
 )
 
-// The commands that the host answers, without starting core or bot.
+// Each contact, by its key and by its address, gets so many answers of the host's, and all contacts of a bot together so many: what is
+// more is deleted and counted, but for what /stop and /start change.
 const (
-	wordStop  = "stop"
-	wordStart = "start"
-	wordAbout = "about"
-)
-
-// Each contact gets so many answers of the host's; what is more is deleted and counted.
-const (
-	wordsEvery = 20 * time.Second
-	wordsBurst = 10
+	wordsEvery    = 20 * time.Second
+	wordsBurst    = 10
+	allWordsEvery = time.Second
+	allWordsBurst = 120
 )
 
 // hostWord is the host's command that a message is, or "". In a group it has to name the bot, as in /stop@Dice. An address from which a
 // mail came counts only where the relay answers for it.
-func hostWord(v gate.Verdict, name string) string {
-	if v.Kind != gate.Message || v.Uncertain || !v.Plain || v.ByBot || v.Misplaced || v.From == "" || !strings.HasPrefix(v.Text, "/") {
+func hostWord(v gate.Verdict, m bot.Manifest) bot.Word {
+	if v.Kind != gate.Message || v.Uncertain || !v.Plain || v.ByBot || v.Misplaced || v.From == "" {
 		return ""
 	}
-	first, rest, _ := strings.Cut(v.Text[1:], "\n")
-	if fields := strings.Fields(first); len(fields) > 0 {
-		first, rest = fields[0], strings.Join(fields[1:], " ")+" "+rest
-	}
-	word, to, named := strings.Cut(strings.ToLower(first), "@")
-	name = strings.ToLower(name)
-	if named && to != name && !strings.HasPrefix(name, to+" ") {
+	word, named := m.HostWord(v.Text)
+	if v.Group && !named {
 		return ""
 	}
-	if v.Group && !named && !strings.Contains(strings.ToLower(rest), "@"+name) {
-		return ""
-	}
-	switch word {
-	case wordStop, wordStart, wordAbout:
-		return word
-	}
-	return ""
+	return word
 }
 
-// heed does what a host's command says, and deletes the message of a contact that has stopped the bot. It reports whether the mail is
-// over. A /start of a contact that has not stopped the bot is left to the bot: it may have a welcome.
-func (a *actor) heed(ctx context.Context, b ledger.Bot, cursor ledger.Cursor, v gate.Verdict, size int64) (over bool, err error) {
-	if v.Kind != gate.Message || v.Sender == "" {
-		return false, nil
-	}
+// stopped reports whether who wrote has stopped the bot.
+func (a *actor) stopped(ctx context.Context, v gate.Verdict) (bool, error) {
 	from := v.From
 	if v.Misplaced {
 		from = ""
 	}
-	stopped, err := a.d.opts.Ledger.Stopped(ctx, a.account, v.Sender, from)
-	if err != nil {
-		return false, err
+	return a.d.opts.Ledger.Stopped(ctx, a.account, v.Sender, from)
+}
+
+// heed does what a host's command says, and deletes the message of a contact that has stopped the bot. It reports whether the mail is
+// over, and whether its sender has stopped the bot. A /start of a contact that has not is left to the bot: it may have a welcome.
+func (a *actor) heed(ctx context.Context, b ledger.Bot, job ledger.Job, v gate.Verdict) (over, stopped bool, err error) {
+	if v.Kind != gate.Message || v.Sender == "" {
+		return false, false, nil
 	}
-	word := hostWord(v, b.Manifest.Name)
-	if reason := idle(v, b.Manifest); word == "" && reason != "" {
-		return true, a.refuse(cursor, reason, "nothing is started for it")
+	if stopped, err = a.stopped(ctx, v); err != nil {
+		return false, stopped, err
 	}
-	if word == "" || word == wordStart && !stopped {
-		if !stopped || v.Group && !v.Plain {
-			return false, nil
-		}
-		return true, a.refuse(cursor, "stopped", "the contact has stopped the bot")
+	if word := hostWord(v, b.Manifest); word != "" && (word != bot.WordStart || stopped) {
+		over, err = a.obey(ctx, b, job, v, word)
+		return over, stopped && word != bot.WordStart, err
 	}
-	if !a.mayAnswer(v.Sender) {
-		return true, a.refuse(cursor, "commands", "too many commands of one contact")
+	if reason := idle(v, b.Manifest); reason != "" {
+		return true, stopped, a.drop(ctx, job, reason, "nothing is started for it")
 	}
-	answered, err := a.answer(ctx, b, cursor, v, word, size)
-	return answered, err
+	if stopped && (!v.Group || v.Plain) {
+		return true, stopped, a.drop(ctx, job, "stopped", "the contact has stopped the bot")
+	}
+	return false, stopped, nil
+}
+
+// drop refuses a mail for which nothing is started. A job that was to be tried again is over, and its record says why.
+func (a *actor) drop(ctx context.Context, job ledger.Job, reason, detail string) error {
+	if job.ID == 0 {
+		return a.refuse(job.Cursor, reason, detail)
+	}
+	a.log.Info("a run is not tried again", "uid", job.Cursor.UID, "reason", reason)
+	if err := a.d.opts.Ledger.Abandon(ctx, job.ID, "not tried again: "+detail); err != nil {
+		return err
+	}
+	return a.clear(ctx, job)
 }
 
 // idle says why a message starts nothing, empty if it may: it is a text and nothing else, of a known sender, and no bot would be run for it.
@@ -98,42 +95,97 @@ func idle(v gate.Verdict, m bot.Manifest) string {
 	return ""
 }
 
-// mayAnswer takes one answer from what a contact may get.
-func (a *actor) mayAnswer(to bot.Fingerprint) bool {
+// mayAnswer takes one answer from what a contact, and all of them, may get.
+func (a *actor) mayAnswer(v gate.Verdict) bool {
 	if a.words == nil || len(a.words) >= maxSenders {
-		a.words = map[bot.Fingerprint]*rate.Limiter{}
+		a.words = map[ledger.Subject]*rate.Limiter{ledger.WholeBot: rate.NewLimiter(rate.Every(allWordsEvery), allWordsBurst)}
 	}
-	if a.words[to] == nil {
-		a.words[to] = rate.NewLimiter(rate.Every(wordsEvery), wordsBurst)
+	needs := []need{{"commands", a.words[ledger.WholeBot], 1}}
+	for _, s := range contactOf(v.Sender, v.From) {
+		if a.words[s] == nil {
+			a.words[s] = rate.NewLimiter(rate.Every(wordsEvery), wordsBurst)
+		}
+		needs = append(needs, need{"commands", a.words[s], 1})
 	}
-	return a.words[to].Allow()
+	if slices.ContainsFunc(needs, func(n need) bool { return n.wait() > 0 }) {
+		return false
+	}
+	for _, n := range needs {
+		n.take()
+	}
+	return true
 }
 
-// answer accepts the mail and finishes it in one transaction with what it changes and what the contact is told. Where the contact's key is
-// not known, the change alone is made.
-func (a *actor) answer(ctx context.Context, b ledger.Bot, cursor ledger.Cursor, v gate.Verdict, word string, size int64) (bool, error) {
-	job, err := a.d.opts.Ledger.Accept(ctx, ledger.Job{
-		Bot: a.account, Cursor: cursor, Kind: string(v.Kind), Sender: v.Sender, From: v.From, MessageID: v.MessageID, Size: size,
-	})
-	if err != nil {
-		return false, err
+// obey accepts the mail and finishes it in one transaction with what it changes and what the contact is told. Where the contact's key is
+// not known, or it was told much already, the change alone is made. A /start goes on to a bot whose commands have it.
+func (a *actor) obey(ctx context.Context, b ledger.Bot, job ledger.Job, v gate.Verdict, word bot.Word) (over bool, err error) {
+	answer := ledger.Answer{Bot: a.account, At: time.Now()}
+	if word == bot.WordStop || word == bot.WordStart {
+		answer.Word = &ledger.Word{Contact: v.Sender, Address: v.From, Stop: word == bot.WordStop}
 	}
-	out, err := a.say(b, v, wordText(b, word))
-	if err != nil {
-		a.log.Warn("a command of the host's could not be answered", "command", word, "err", err)
+	told := a.mayAnswer(v)
+	if !told && answer.Word == nil {
+		return true, a.drop(ctx, job, "commands", "too many commands of one contact")
 	}
-	answer := ledger.Answer{Bot: a.account, Jobs: []int64{job.ID}, Outgoing: out, At: time.Now()}
-	if word != wordAbout {
-		answer.Word = &ledger.Word{Contact: v.Sender, Address: v.From, Stop: word == wordStop}
+	var text string
+	if told {
+		if text, err = a.wordText(ctx, b, v, word); err != nil {
+			return false, err
+		}
+	}
+	onward := word == bot.WordStart && b.Manifest.Declares(word)
+	if !onward {
+		if job, err = a.d.opts.Ledger.Accept(ctx, job); err != nil {
+			return false, err
+		}
+		answer.Jobs = []int64{job.ID}
+	}
+	if told {
+		if answer.Outgoing, err = a.say(b, v, text); err != nil {
+			a.log.Warn("a command of the host's could not be answered", "command", word, "err", err)
+		}
 	}
 	if err := a.d.opts.Ledger.Answer(ctx, answer); err != nil {
 		return false, err // what the ledger does not name is deleted at the next start
 	}
-	a.log.Info("the host answered a command", "uid", cursor.UID, "command", word)
+	a.log.Info("the host answered a command", "uid", job.Cursor.UID, "command", word)
+	if word == bot.WordStop && a.waitlist.release(contactOf(v.Sender, v.From), v.From) {
+		a.waiting = time.Millisecond // what waits of the contact is to be deleted
+	}
 	if err := a.flush(ctx); err != nil {
 		a.log.Warn("the answer waits in the outbox", "err", err)
 	}
+	if onward {
+		return false, nil
+	}
 	return true, a.clear(ctx, job)
+}
+
+// answerLate answers a word that only a session could tell from a message. What it changes was committed with the session; that it cannot
+// be answered is not tried again.
+func (a *actor) answerLate(ctx context.Context, job ledger.Job, word bot.Word) {
+	if word == bot.WordStop && a.waitlist.release(contactOf(job.Sender, job.From), job.From) {
+		a.waiting = time.Millisecond
+	}
+	v := gate.Verdict{Kind: gate.Message, Sender: job.Sender, From: job.From, Group: true} // it may be of one, and the answer is private
+	if !a.mayAnswer(v) {
+		return
+	}
+	b, err := a.d.opts.Ledger.Bot(ctx, a.account) // with the key that the session has learned
+	var text string
+	if err == nil {
+		text, err = a.wordText(ctx, b, v, word)
+	}
+	answer := ledger.Answer{Bot: a.account, At: time.Now()}
+	if err == nil {
+		answer.Outgoing, err = a.say(b, v, text)
+	}
+	if err == nil {
+		err = a.d.opts.Ledger.Answer(ctx, answer)
+	}
+	if err != nil {
+		a.log.Warn("a command of the host's could not be answered", "command", word, "err", err)
+	}
 }
 
 // say composes and stages a text to who wrote, in private.
@@ -169,18 +221,43 @@ func (a *actor) say(b ledger.Bot, v gate.Verdict, text string) ([]ledger.Outgoin
 }
 
 // wordText is what the host answers.
-func wordText(b ledger.Bot, word string) string {
-	m := b.Manifest
-	switch word {
-	case wordStop:
-		return fmt.Sprintf("You have stopped %s. It sends you nothing any more, and what you write to it is deleted. Send /start to go on.", m.Name)
-	case wordStart:
-		return fmt.Sprintf("%s may write to you again.", m.Name)
+func (a *actor) wordText(ctx context.Context, b ledger.Bot, v gate.Verdict, word bot.Word) (string, error) {
+	switch m := b.Manifest; word {
+	case bot.WordStop:
+		return fmt.Sprintf("You have stopped %s. It sends you nothing any more, and what you write to it is deleted. Send /start to go on.", m.Name), nil
+	case bot.WordStart:
+		return fmt.Sprintf("%s may write to you again.", m.Name), nil
+	case bot.WordUsage:
+		return a.usageText(ctx, b, v)
+	case bot.WordHelp:
+		return helpText(m), nil
 	}
+	return aboutText(b), nil
+}
+
+func aboutText(b ledger.Bot) string {
+	m := b.Manifest
 	lines := []string{m.Name + " " + m.Version, m.Summary, "By: " + m.Contact}
 	if m.SourceCodeURL != "" {
 		lines = append(lines, "Source: "+m.SourceCodeURL)
 	}
-	lines = append(lines, "Hosted by Mayfly on "+b.Address.Domain(), "Send /stop to hear nothing from it any more.")
+	lines = append(lines, "Hosted by Mayfly on "+b.Address.Domain(), "Send /stop to hear nothing from it any more, /help for what it understands.")
 	return strings.Join(lines, "\n")
+}
+
+// helpText lists the bot's commands and then the host's, which every bot has.
+func helpText(m bot.Manifest) string {
+	lines := []string{m.Name}
+	if m.Summary != "" {
+		lines = append(lines, m.Summary)
+	}
+	lines = append(lines, "")
+	for _, c := range m.Commands {
+		lines = append(lines, strings.TrimSuffix("/"+c.Name+" – "+c.Description, " – "))
+	}
+	return strings.Join(append(lines,
+		"/about – who made this bot, and where it runs",
+		"/usage – what you have used of it, and what you may",
+		"/stop – hear nothing from it any more; /start to go on",
+	), "\n")
 }

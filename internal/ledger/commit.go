@@ -33,6 +33,7 @@ type Commit struct {
 	Invite      string          // as it was where empty
 	Consent     bot.Fingerprint // of who wrote to the bot directly; empty for nobody
 	ConsentFrom bot.Address     // the address that it wrote from
+	Word        *Word           // a contact's about consent; may be nil
 	Outgoing    []Outgoing      // in the order in which to send; ID, Bot and Attempts do not count
 	Notice      *Notice         // that is among Outgoing; may be nil
 	Run         *bot.RunRecord  // nil where core was alone and nothing is to be recorded
@@ -70,6 +71,11 @@ func (l *Ledger) Commit(ctx context.Context, c Commit) error {
 		}
 		if err := consent(ctx, tx, c.Bot, c.Consent, c.ConsentFrom, c.Ended); err != nil {
 			return err
+		}
+		if c.Word != nil {
+			if err := takeWord(ctx, tx, c.Bot, *c.Word, c.Ended); err != nil {
+				return err
+			}
 		}
 		if err := l.say(ctx, tx, c); err != nil {
 			return err
@@ -166,6 +172,21 @@ func (l *Ledger) Fail(ctx context.Context, jobIDs []int64, record bot.RunRecord,
 		}
 		now := time.Now()
 		return saveRun(ctx, tx, Run{Bot: addr, Jobs: jobIDs, Started: now.Add(-record.Wall), Ended: now, Record: record})
+	})
+}
+
+// Abandon ends a job whose session was to be tried again, and records why it is not. Nothing of it is kept, and nobody is told.
+func (l *Ledger) Abandon(ctx context.Context, jobID int64, why string) error {
+	return l.write(ctx, "abandon", func(tx *sql.Tx) error {
+		addr, err := owner(ctx, tx, []int64{jobID})
+		if err != nil {
+			return err
+		}
+		if err := finish(ctx, tx, Commit{Bot: addr, Jobs: []int64{jobID}}); err != nil {
+			return err
+		}
+		now := time.Now()
+		return saveRun(ctx, tx, Run{Bot: addr, Jobs: []int64{jobID}, Started: now, Ended: now, Record: bot.RunRecord{Status: bot.RunInternal, Message: why}})
 	})
 }
 

@@ -113,3 +113,32 @@ func TestStoppedAddresses(t *testing.T) {
 		t.Errorf("consents %v, %v", yes, err)
 	}
 }
+
+// A word that came with a session holds over the consent that the same message gives.
+func TestAWordComesWithTheCommit(t *testing.T) {
+	ctx, l := t.Context(), fresh(t)
+	c := session(accept(t, l, 1), 1)
+	c.Consent, c.ConsentFrom, c.Word = "F1", "a@x", &Word{Contact: "F1", Address: "a@x", Stop: true}
+	must(t, l.Commit(ctx, c))
+	stopped, err := l.Stopped(ctx, dice, "F1", "a@x")
+	if err != nil || !stopped {
+		t.Errorf("stopped %v, %v", stopped, err)
+	}
+}
+
+// A job that is abandoned is over, and its record says why. It cannot be abandoned twice.
+func TestAbandon(t *testing.T) {
+	ctx, l := t.Context(), fresh(t)
+	j := accept(t, l, 1)
+	must(t, l.Abandon(ctx, j.ID, "stopped"))
+	jobs, err := l.Jobs(ctx, dice, JobCommitted)
+	must(t, err)
+	runs, err := l.RunsAfter(ctx, RunFilter{Bot: dice, Failed: true, Limit: 10})
+	must(t, err)
+	failures, _, err := l.Failures(ctx, dice)
+	must(t, err)
+	if len(jobs) != 1 || len(runs) != 1 || runs[0].Record.Message != "stopped" || len(failures) != 0 {
+		t.Errorf("jobs %+v, runs %+v, failures %+v", jobs, runs, failures)
+	}
+	want(t, l.Abandon(ctx, j.ID, "stopped"), ErrJobState)
+}

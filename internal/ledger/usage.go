@@ -246,6 +246,37 @@ func exceeds(ctx context.Context, tx *sql.Tx, addr bot.Address, limit Limit, min
 	return &e, nil
 }
 
+// Standing is how much of a limit is used.
+type Standing struct {
+	Limit
+	Used int64
+	Free time.Time // when all of it is free again, if nothing more is used; zero where nothing is used
+}
+
+// Standings returns how much of some limits is used, in their order.
+func (l *Ledger) Standings(ctx context.Context, addr bot.Address, limits ...Limit) ([]Standing, error) {
+	var all []Standing
+	err := l.write(ctx, "usage", func(tx *sql.Tx) error {
+		minute, err := l.present(ctx, tx)
+		if err != nil {
+			return err
+		}
+		for _, limit := range limits {
+			s, last, span := Standing{Limit: limit}, int64(0), int64(limit.Span/time.Minute)
+			if err := tx.QueryRowContext(ctx, `SELECT coalesce(sum(amount), 0), coalesce(max(minute), 0) FROM usage
+				WHERE bot = ? AND subject = ? AND resource = ? AND minute > ?`, addr, limit.Subject, limit.Resource, minute-span).Scan(&s.Used, &last); err != nil {
+				return err
+			}
+			if last > 0 {
+				s.Free = time.Unix((last+span)*60, 0)
+			}
+			all = append(all, s)
+		}
+		return nil
+	})
+	return all, err
+}
+
 // Used is what a subject has used of a resource in the last time of span, which is up to a day.
 func (l *Ledger) Used(ctx context.Context, addr bot.Address, s Subject, r Resource, span time.Duration) (used int64, err error) {
 	err = l.write(ctx, "usage", func(tx *sql.Tx) error {

@@ -220,3 +220,23 @@ func TestUsageAgainstAModel(t *testing.T) {
 		}
 	}
 }
+
+// How much of a limit is used, and when the last of it is free again.
+func TestStandings(t *testing.T) {
+	l := fresh(t)
+	clock := withClock(l)
+	start := clock.day
+	limits := []Limit{{Subject: ByKey("A"), Resource: Mails, Span: time.Hour, Most: 9}, {Subject: ByKey("A"), Resource: Bytes, Span: 24 * time.Hour, Most: 9}}
+	l.use(t, use{ByKey("A"), Mails, 2})
+	clock.pass(20 * time.Minute)
+	l.use(t, use{ByKey("A"), Mails, 1}, use{ByKey("B"), Mails, 5})
+	got, err := l.Standings(t.Context(), dice, limits...)
+	must(t, err)
+	if len(got) != 2 || got[0].Used != 3 || !got[0].Free.Equal(start.Add(80*time.Minute)) || got[1].Used != 0 || !got[1].Free.IsZero() || got[1].Limit != limits[1] {
+		t.Errorf("%+v", got)
+	}
+	clock.pass(time.Hour)
+	if got, err = l.Standings(t.Context(), dice, limits...); err != nil || got[0].Used != 0 {
+		t.Errorf("after an hour %+v, %v", got, err)
+	}
+}

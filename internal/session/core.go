@@ -42,6 +42,7 @@ type coreSide struct {
 	log     *tail
 	lost    int             // messages that core gave up
 	wrote   bot.Fingerprint // who wrote to the bot directly in this session
+	word    bot.Word        // the host's, which the message turned out to be
 	servers errgroup.Group
 	stop    context.CancelFunc
 }
@@ -204,6 +205,7 @@ func (c *coreSide) drain(ctx context.Context, limit time.Duration) error {
 type ending struct {
 	account, folder bot.Generation
 	consent         bot.Fingerprint
+	word            bot.Word // of the host's that the message turned out to be
 	uidNext         uint32
 	state           bot.AccountState
 	selfKeys        [][]byte

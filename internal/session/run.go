@@ -41,9 +41,13 @@ func (r *Runner) messages(ctx context.Context, c *coreSide, p *program, w Work) 
 		if err != nil {
 			return nil, err
 		}
-		if w.Message && wakes {
-			return p.run(ctx, c, o, w.Timeline)
+		if !w.Message || !wakes {
+			continue
 		}
+		if c.word, err = c.hostWord(ctx, o, w.Bot.Manifest); err != nil || c.word != "" {
+			return nil, err
+		}
+		return p.run(ctx, c, o, w.Timeline)
 	}
 }
 
@@ -86,4 +90,19 @@ func (c *coreSide) addressed(ctx context.Context, msg core.Message, m bot.Manife
 	quoted, err := c.client.GetMessage(ctx, c.account, msg.Quote.MessageID)
 	const self = 1
 	return err == nil && quoted.FromID == self, err
+}
+
+// hostWord is the host's word that a message is, where only core could tell: that a /stop in a group answers a message of the bot's, or
+// comes with a picture. It reaches no bot. A /start is one of a contact that has not stopped the bot.
+func (c *coreSide) hostWord(ctx context.Context, o occasion, m bot.Manifest) (bot.Word, error) {
+	word, named := m.HostWord(o.msg.Text)
+	if o.event.Kind != core.IncomingMsg || o.sender == "" || word == "" || word == bot.WordStart {
+		return "", nil
+	}
+	if c.wrote == "" && !named {
+		if meant, err := c.addressed(ctx, o.msg, m); err != nil || !meant {
+			return "", err
+		}
+	}
+	return word, nil
 }

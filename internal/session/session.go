@@ -127,7 +127,8 @@ type Outcome struct {
 	Job      int64
 	Run      *bot.RunRecord // nil: no run
 	Core     sandbox.Result
-	Sent     int // mails put into the outbox, those said at once included
+	Sent     int      // mails put into the outbox, those said at once included
+	Word     bot.Word // of the host's that the message turned out to be: it waits for its answer
 	Timeline *Timeline
 }
 
@@ -323,7 +324,7 @@ func (r *Runner) attempt(ctx context.Context, w Work, failed *runFailed) (done O
 	if c.lost > 0 {
 		r.Log.Warn("core gave up messages that the bot sent", "bot", w.Bot.Address, "uid", w.Job.Cursor.UID, "messages", c.lost)
 	}
-	end.folder, end.consent = w.Bot.Storage, c.wrote
+	end.folder, end.consent, end.word = w.Bot.Storage, c.wrote, c.word
 	if failed == nil {
 		end.folder = program.kept()
 	}
@@ -349,7 +350,7 @@ func (r *Runner) commit(ctx context.Context, w Work, run *bot.RunRecord, end end
 	}
 	err = r.Ledger.Commit(ctx, ledger.Commit{
 		Bot: w.Bot.Address, Jobs: []int64{w.Job.ID}, Account: end.account, Storage: end.folder, UIDNext: end.uidNext,
-		State: end.state, Consent: end.consent, ConsentFrom: w.Job.From, Outgoing: outgoing, Notice: end.notice, Run: run,
+		State: end.state, Consent: end.consent, ConsentFrom: w.Job.From, Word: end.stop(w.Job), Outgoing: outgoing, Notice: end.notice, Run: run,
 		Started: started, Ended: time.Now(),
 	})
 	if err != nil {
@@ -358,7 +359,15 @@ func (r *Runner) commit(ctx context.Context, w Work, run *bot.RunRecord, end end
 	w.Timeline.Mark("commit")
 	crash.At(crash.Committed)
 	r.sweep(w.Bot.Address, end.account, end.folder)
-	return Outcome{Bot: w.Bot.Address, Job: w.Job.ID, Run: run, Core: end.core, Sent: len(outgoing) + end.atOnce, Timeline: w.Timeline}, nil
+	return Outcome{Bot: w.Bot.Address, Job: w.Job.ID, Run: run, Core: end.core, Sent: len(outgoing) + end.atOnce, Word: end.word, Timeline: w.Timeline}, nil
+}
+
+// stop is what a /stop changes.
+func (e ending) stop(job ledger.Job) *ledger.Word {
+	if e.word != bot.WordStop {
+		return nil
+	}
+	return &ledger.Word{Contact: job.Sender, Address: job.From, Stop: true}
 }
 
 // uncommitted cleans up after a commit that the ledger refused. After any other failure nobody knows what the disk holds: the
