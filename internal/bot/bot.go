@@ -73,6 +73,7 @@ type Mode string
 const (
 	ModePipe     Mode = "pipe"     // one message on stdin, what is printed is the reply
 	ModeResident Mode = "resident" // an unmodified daemon that speaks to deltachat-rpc-server
+	ModeMail     Mode = "mail"     // one that speaks IMAP and SMTP
 )
 
 // Manifest is a checked bot.toml. Its format is described in package bundle.
@@ -88,7 +89,7 @@ type Manifest struct {
 	Main          string   // path in the bundle, of js and wasm
 	Command       []string // of native: an interpreter of the operator's list or a path in the bundle, and its arguments
 	Mode          Mode     // of wasm and native
-	Resident      Resident // of ModeResident
+	Resident      Resident // of ModeResident and ModeMail
 	AtOnce        bool     // what the bot says is sent as soon as it has said it, and so at least once; else together, when the run counts
 	Limits        Limits
 	PerUser       PerUser

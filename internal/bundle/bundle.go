@@ -29,12 +29,13 @@
 //	command = ["python3", "bot.py"]   native: required; an interpreter of the operator's list, or a file of the bundle, and arguments;
 //	                                  it runs in the bundle's folder
 //	mode = "pipe"                     wasm, native: a message on stdin, the reply on stdout (default); or
-//	                                  native: "resident", a daemon that speaks to deltachat-rpc-server
+//	                                  native: "resident", a daemon that speaks to deltachat-rpc-server, or
+//	                                  "mail", one that speaks IMAP and SMTP
 //
 //	replies = "together"              what the bot says is sent when the run counts, exactly once (default); or
 //	                                  "at once": each message as soon as the bot has said it, at least once. Not with mode = "pipe"
 //
-//	[resident]                        of such a daemon
+//	[resident]                        of such a daemon, of both kinds
 //	grace = "300ms"                   how long it is quiet before it is ended: 50ms to 10s
 //
 //	[limits]                          may lower the operator's limits, never raise them; what is left out is the operator's

@@ -226,6 +226,7 @@ func TestRuntimes(t *testing.T) {
 		{"runtime = \"native\"\ncommand = [\"main.js\"]\nmode = \"pipe\"", []string{"main.js"}, bot.ModePipe},
 		{"runtime = \"native\"\ncommand = [\"./main.js\"]", []string{"./main.js"}, bot.ModePipe},
 		{"runtime = \"native\"\ncommand = [\"./main.js\"]\nmode = \"resident\"\n[resident]\ngrace = \"1s\"", []string{"./main.js"}, bot.ModeResident},
+		{"runtime = \"native\"\ncommand = [\"./main.js\"]\nmode = \"mail\"\n[resident]\ngrace = \"1s\"", []string{"./main.js"}, bot.ModeMail},
 		{"runtime = \"wasm\"\nmain = \"main.wasm\"", nil, bot.ModePipe},
 	} {
 		b, err := FromFiles(with(head+test.body, File{"main.wasm", nil}), DefaultCeilings())

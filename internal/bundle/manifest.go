@@ -207,12 +207,11 @@ func (t *table) mode(r bot.Runtime) bot.Mode {
 		}
 		return ""
 	case !ok || v == string(bot.ModePipe):
-	case v == string(bot.ModeResident) && r == bot.RuntimeNative:
-		return bot.ModeResident
-	case v == string(bot.ModeResident):
-		t.fault("mode", `mode "resident" is for native bots only`, `write mode = "pipe"`)
-	case v == "mail":
-		t.notSupported("mode", fmt.Sprintf("mode %q", v), `write mode = "pipe"`)
+	case v == string(bot.ModeResident) || v == string(bot.ModeMail):
+		if r == bot.RuntimeNative {
+			return bot.Mode(v)
+		}
+		t.fault("mode", fmt.Sprintf("mode %q is for native bots only", v), `write mode = "pipe"`)
 	default:
 		t.fault("mode", fmt.Sprintf("mode %q is unknown", printable(v)), `write mode = "pipe"`)
 	}
@@ -249,7 +248,8 @@ const (
 func (t *table) resident(m bot.Mode) bot.Resident {
 	r := bot.Resident{Grace: defaultGrace}
 	table := t.sub("resident")
-	if table == nil && m == bot.ModeResident {
+	daemon := m == bot.ModeResident || m == bot.ModeMail
+	if table == nil && daemon {
 		return r
 	}
 	if table == nil {
@@ -262,8 +262,8 @@ func (t *table) resident(m bot.Mode) bot.Resident {
 		table.fault("grace", fmt.Sprintf("grace is below %s, in which no program is noticed to work", minGrace), `write grace = "300ms"`)
 	}
 	table.close()
-	if m != bot.ModeResident {
-		t.fault("resident", `[resident] is for bots with mode = "resident"`, "remove it")
+	if !daemon {
+		t.fault("resident", `[resident] is for bots with mode = "resident" or "mail"`, "remove it")
 	}
 	return r
 }

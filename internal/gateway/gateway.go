@@ -474,6 +474,28 @@ func asError(err error) *Error {
 // Account is core's id of the bot's account.
 func (g *Gateway) Account() uint32 { return g.opts.Account }
 
+// Call makes a call in the bot's name, checked, counted and bounded as one that it has written: for bots that speak another protocol
+// than JSON-RPC. What it fails of is an *Error.
+func (g *Gateway) Call(ctx context.Context, method string, params ...any) (json.RawMessage, error) {
+	raw, err := json.Marshal(params)
+	if err != nil {
+		return nil, err
+	}
+	o := g.call(ctx, request{Method: method, Params: raw})
+	if o.err != nil {
+		return nil, asError(o.err)
+	}
+	return o.result, nil
+}
+
+// MaySend says why the bot may not write to a chat, by an *Error; nil if it may.
+func (g *Gateway) MaySend(ctx context.Context, chat uint32) error {
+	if err := g.maySend(ctx, chat); err != nil {
+		return asError(err)
+	}
+	return nil
+}
+
 // Read asks core on the host's behalf for something that the bot is to see: the account id is put in front of params, core's
 // paths are replaced in the answer, and it is not counted.
 func (g *Gateway) Read(ctx context.Context, method string, params ...any) (json.RawMessage, error) {

@@ -3,6 +3,7 @@ package minirelay
 import (
 	"bufio"
 	"bytes"
+	"slices"
 
 	"github.com/emersion/go-imap/v2"
 	"github.com/emersion/go-imap/v2/imapserver"
@@ -12,22 +13,25 @@ import (
 // fetchItems bounds the sections that one FETCH may name: each is written out for every message.
 const fetchItems = 32
 
-// checkFetch refuses a FETCH that asks for too much. Without structure, it also refuses what only a parser of MIME
-// could answer.
-func checkFetch(o *imap.FetchOptions, structure bool) error {
+// knowledge is what a server knows of the mails that it holds.
+type knowledge int
+
+const (
+	knowsBytes     knowledge = iota // headers and bytes
+	knowsStructure                  // the parts of mails of our own making
+	knowsMIME                       // whatever a parser of MIME can tell
+)
+
+// checkFetch refuses a FETCH that asks for too much, or for what is not known.
+func checkFetch(o *imap.FetchOptions, known knowledge) error {
 	if len(o.BodySection)+len(o.BinarySection)+len(o.BinarySectionSize) > fetchItems {
 		return &imap.Error{Type: imap.StatusResponseTypeNo, Code: imap.ResponseCodeLimit, Text: "Too many items in one FETCH"}
 	}
-	if structure {
-		return nil
+	if known < knowsMIME && len(o.BinarySection)+len(o.BinarySectionSize) > 0 {
+		return cannot("There is no BINARY here")
 	}
-	if o.Envelope || o.BodyStructure != nil || len(o.BinarySection)+len(o.BinarySectionSize) > 0 {
+	if known < knowsStructure && (o.Envelope || o.BodyStructure != nil || slices.ContainsFunc(o.BodySection, inside)) {
 		return cannot("Only whole messages and their headers can be fetched here")
-	}
-	for _, s := range o.BodySection {
-		if len(s.Part) > 0 || s.Specifier == imap.PartSpecifierText || s.Specifier == imap.PartSpecifierMIME {
-			return cannot("Only whole messages and their headers can be fetched here")
-		}
 	}
 	return nil
 }
@@ -71,18 +75,26 @@ func writeFetch(w *imapserver.FetchWriter, h hit, o *imap.FetchOptions) error {
 		r.WriteEnvelope(envelope(h.msg.data))
 	}
 	if o.BodyStructure != nil {
-		r.WriteBodyStructure(imapserver.ExtractBodyStructure(bytes.NewReader(h.msg.data)))
+		r.WriteBodyStructure(h.msg.bodyStructure())
 	}
-	if err := writeSections(r, h.msg.data, o); err != nil {
+	if err := writeSections(r, h.msg, o); err != nil {
 		r.Close() // releases the connection's writer; the first error is the one that tells
 		return err
 	}
 	return r.Close()
 }
 
-func writeSections(r *imapserver.FetchResponseWriter, data []byte, o *imap.FetchOptions) error {
+func (m *message) bodyStructure() imap.BodyStructure {
+	if m.structure != nil {
+		return m.structure().bodyStructure()
+	}
+	return imapserver.ExtractBodyStructure(bytes.NewReader(m.data))
+}
+
+func writeSections(r *imapserver.FetchResponseWriter, m *message, o *imap.FetchOptions) error {
+	data := m.data
 	for _, s := range o.BodySection {
-		section := bodySection(data, s)
+		section := m.section(s)
 		w := r.WriteBodySection(s, int64(len(section)))
 		if _, err := w.Write(section); err != nil {
 			return err
@@ -105,6 +117,18 @@ func writeSections(r *imapserver.FetchResponseWriter, data []byte, o *imap.Fetch
 		r.WriteBinarySectionSize(s, imapserver.ExtractBinarySectionSize(bytes.NewReader(data), s))
 	}
 	return nil
+}
+
+func (m *message) section(s *imap.FetchItemBodySection) []byte {
+	if m.structure != nil && inside(s) {
+		return partial(m.structure().section(s), s.Partial)
+	}
+	return bodySection(m.data, s)
+}
+
+// inside says whether a section is a part of a mail's body, for which its structure must be known.
+func inside(s *imap.FetchItemBodySection) bool {
+	return len(s.Part) > 0 || s.Specifier == imap.PartSpecifierText || s.Specifier == imap.PartSpecifierMIME
 }
 
 func bodySection(data []byte, s *imap.FetchItemBodySection) []byte {

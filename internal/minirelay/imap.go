@@ -1,6 +1,7 @@
 package minirelay
 
 import (
+	"crypto/tls"
 	"strings"
 	"sync/atomic"
 
@@ -16,8 +17,12 @@ type selected struct {
 }
 
 func newSelected(c *imapserver.Conn) *selected {
-	conn, _ := c.NetConn().(*guardedConn)
-	return &selected{conn: conn}
+	conn := c.NetConn()
+	if encrypted, ok := conn.(*tls.Conn); ok {
+		conn = encrypted.NetConn()
+	}
+	guarded, _ := conn.(*guardedConn)
+	return &selected{conn: guarded}
 }
 
 func (s *selected) open(st *store, b *box) *imap.SelectData {
@@ -63,9 +68,9 @@ func (s *selected) Search(kind imapserver.NumKind, c *imap.SearchCriteria, _ *im
 	return s.view.Load().search(kind, c)
 }
 
-// fetch answers FETCH and returns the messages it has written. structure permits what needs a parser of MIME.
-func (s *selected) fetch(w *imapserver.FetchWriter, set imap.NumSet, o *imap.FetchOptions, structure bool) ([]hit, error) {
-	if err := checkFetch(o, structure); err != nil {
+// fetch answers FETCH and returns the messages it has written.
+func (s *selected) fetch(w *imapserver.FetchWriter, set imap.NumSet, o *imap.FetchOptions, known knowledge) ([]hit, error) {
+	if err := checkFetch(o, known); err != nil {
 		return nil, err
 	}
 	hits, err := s.view.Load().find(set)

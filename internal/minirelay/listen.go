@@ -16,11 +16,15 @@ import (
 // ErrClosed is returned by the Serve methods when Close has been called before.
 var ErrClosed = errors.New("minirelay: closed")
 
+// errSpent ends the accepting of connections for good.
+var errSpent = errors.New("minirelay: no more connections")
+
 var errBudget = errors.New("minirelay: the connection has sent more than it may")
 
 // connLimits bound the connections of one listener.
 type connLimits struct {
 	conns   int           // at a time; further ones are closed at once
+	total   int           // in all; further ones wait in vain, which costs less than to refuse them; 0 means no bound
 	bytes   int64         // read from one connection in its life; 0 means no bound
 	silence time.Duration // the longest wait for input outside IDLE; 0 leaves it to the protocol's server
 }
@@ -49,10 +53,10 @@ func (g *guard) serve(l net.Listener, limits connLimits, accept func(net.Listene
 	err := accept(&guardedListener{Listener: l, guard: g, limits: limits})
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	delete(g.listeners, l)
-	if g.closed {
+	if g.closed || errors.Is(err, errSpent) { // then l stays open until close
 		return nil
 	}
+	delete(g.listeners, l)
 	if err != nil {
 		return fmt.Errorf("minirelay: accept on %s: %w", l.Addr(), err)
 	}
@@ -106,30 +110,35 @@ func (g *guard) close() error {
 }
 
 // serveSMTP is serve for a server of go-smtp.
-func (g *guard) serveSMTP(l net.Listener, limits connLimits, server *smtp.Server) error {
+func (g *guard) serveSMTP(l net.Listener, limits connLimits, server *smtp.Server, wrap func(net.Listener) net.Listener) error {
 	g.mu.Lock()
 	g.waits = append(g.waits, sync.OnceFunc(func() {
 		// All listeners and connections are closed, so this returns when the last goroutine has noticed.
 		_ = server.Shutdown(context.Background())
 	}))
 	g.mu.Unlock()
-	return g.serve(l, limits, server.Serve)
+	return g.serve(l, limits, func(l net.Listener) error { return server.Serve(wrap(l)) })
 }
 
 type guardedListener struct {
 	net.Listener
-	guard  *guard
-	limits connLimits
-	open   atomic.Int64
+	guard    *guard
+	limits   connLimits
+	open     atomic.Int64
+	accepted int // one goroutine accepts
 }
 
 // Accept returns the next connection within the limits.
 func (l *guardedListener) Accept() (net.Conn, error) {
 	for {
+		if l.limits.total > 0 && l.accepted >= l.limits.total {
+			return nil, errSpent
+		}
 		c, err := l.Listener.Accept()
 		if err != nil {
 			return nil, err
 		}
+		l.accepted++
 		if gc := l.admit(c); gc != nil {
 			return gc, nil
 		}

@@ -1,6 +1,7 @@
 package minirelay
 
 import (
+	"crypto/tls"
 	"log/slog"
 	"net"
 	"slices"
@@ -23,7 +24,33 @@ type PrivateConfig struct {
 	MaxTotal      int64        // bytes of all outgoing mails of the session; above it 552
 	MaxRecipients int          // of one mail; above it 550 5.5.3
 	Log           *slog.Logger // nil discards
+
+	Bot *BotClient // nil: the client is core
 }
+
+// BotClient says how a bot that brings its own mail client is served.
+type BotClient struct {
+	Password    string          // of PrivateConfig.Address
+	Certificate tls.Certificate // for STARTTLS, ServeIMAPS and ServeSMTPS
+	Submission  Submission
+}
+
+// Submission takes what a bot sends. An error is told to the bot in the answer of SMTP, with its code if it is a *Refusal.
+type Submission interface {
+	// Recipient says whether the bot may write to an address.
+	Recipient(to bot.Address) error
+	// Submit takes a mail all of whose recipients were accepted. It is not called twice at once.
+	Submit(mail Outgoing) error
+}
+
+// Refusal is an answer of SMTP.
+type Refusal struct {
+	Code     int
+	Enhanced [3]int // RFC 3463
+	Reason   string
+}
+
+func (r *Refusal) Error() string { return r.Reason }
 
 // Bounds of what core may do to a Private. Core itself uses one or two connections, and few bytes.
 const (
@@ -32,6 +59,7 @@ const (
 	privateAppend    = 256 << 10
 	privateSilence   = 2 * time.Minute
 	privateAddresses = 128 << 10 // bytes of an envelope and of commands, beside the mails
+	botConns         = 200       // in all, on each port: a bot that polls makes one each time
 )
 
 // Outgoing is a mail that core has submitted.
@@ -58,6 +86,7 @@ type Private struct {
 	stage        func(string)
 	mails        map[imap.UID]*progress
 	idling       map[*privateSession]struct{} // in IDLE, with the INBOX selected
+	opened       bool                         // the INBOX was selected
 	transactions int                          // SMTP: between MAIL FROM and its end
 	outgoing     []Outgoing
 	total        int64
@@ -90,20 +119,51 @@ func NewPrivate(cfg PrivateConfig) *Private {
 	}
 }
 
-// ServeIMAP serves core's IMAP connections from l, which it closes, until Close; then it returns nil.
-func (p *Private) ServeIMAP(l net.Listener) error {
+// ServeIMAP serves IMAP connections from l, which it closes, until Close; then it returns nil.
+func (p *Private) ServeIMAP(l net.Listener) error { return p.serveIMAP(l, plain) }
+
+// ServeIMAPS is ServeIMAP for connections that begin with TLS.
+func (p *Private) ServeIMAPS(l net.Listener) error { return p.serveIMAP(l, p.implicitTLS) }
+
+// ServeSMTP serves submissions from l, which it closes, until Close; then it returns nil.
+func (p *Private) ServeSMTP(l net.Listener) error { return p.serveSMTP(l, plain) }
+
+// ServeSMTPS is ServeSMTP for connections that begin with TLS.
+func (p *Private) ServeSMTPS(l net.Listener) error { return p.serveSMTP(l, p.implicitTLS) }
+
+func plain(l net.Listener) net.Listener { return l }
+
+func (p *Private) implicitTLS(l net.Listener) net.Listener { return tls.NewListener(l, p.tls()) }
+
+// tls is nil for core.
+func (p *Private) tls() *tls.Config {
+	if p.cfg.Bot == nil {
+		return nil
+	}
+	return &tls.Config{Certificates: []tls.Certificate{p.cfg.Bot.Certificate}}
+}
+
+// limits are those of one port, on a connection of which so many bytes are read.
+func (p *Private) limits(bytes int64) connLimits {
+	limits := connLimits{conns: privateConns, bytes: bytes, silence: privateSilence}
+	if p.cfg.Bot != nil {
+		limits.total = botConns
+	}
+	return limits
+}
+
+func (p *Private) serveIMAP(l net.Listener, wrap func(net.Listener) net.Listener) error {
 	server := imapserver.New(&imapserver.Options{
 		NewSession:   p.newSession,
 		Caps:         imap.CapSet{imap.CapIMAP4rev1: {}, imap.CapUIDPlus: {}},
 		InsecureAuth: true,
+		TLSConfig:    p.tls(),
 		Logger:       debugLog{p.log},
 	})
-	limits := connLimits{conns: privateConns, bytes: privateIMAPBytes, silence: privateSilence}
-	return p.guard.serve(l, limits, server.Serve)
+	return p.guard.serve(l, p.limits(privateIMAPBytes), func(l net.Listener) error { return server.Serve(wrap(l)) })
 }
 
-// ServeSMTP serves core's submissions from l, which it closes, until Close; then it returns nil.
-func (p *Private) ServeSMTP(l net.Listener) error {
+func (p *Private) serveSMTP(l net.Listener, wrap func(net.Listener) net.Listener) error {
 	server := smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) {
 		return &privateSubmission{private: p}, nil
 	}))
@@ -112,9 +172,10 @@ func (p *Private) ServeSMTP(l net.Listener) error {
 	server.AllowInsecureAuth = true
 	server.ReadTimeout = privateSilence
 	server.WriteTimeout = privateSilence
+	server.TLSConfig = p.tls()
 	server.ErrorLog = debugLog{p.log}
-	limits := connLimits{conns: privateConns, bytes: p.cfg.MaxTotal + p.cfg.MaxMail + privateAddresses, silence: privateSilence}
-	return p.guard.serveSMTP(l, limits, server)
+	limits := p.limits(p.cfg.MaxTotal + p.cfg.MaxMail + privateAddresses)
+	return p.guard.serveSMTP(l, limits, server, wrap)
 }
 
 // Present puts a mail into the INBOX, which owns it from now on, and returns its UID. If core is in IDLE it is told at once.
@@ -123,8 +184,33 @@ func (p *Private) Present(mail []byte) uint32 {
 	defer p.mu.Unlock() // so that nothing fetches the mail before its progress is there
 	uid, _ := p.store.add(p.inbox, mail, time.Now(), 0)
 	p.mails[uid] = new(progress)
+	if p.cfg.Bot != nil {
+		p.store.setStructure(p.inbox, uid)
+	}
 	p.signal()
 	return uint32(uid)
+}
+
+// Renew gives a mail that was presented a new UID, as if it had come now: for clients that look at nothing that was there before them.
+// It says false, and does nothing, while no client has opened the INBOX, and when the mail is gone.
+func (p *Private) Renew(uid uint32) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.opened {
+		return false
+	}
+	fresh, ok := p.store.renew(p.inbox, imap.UID(uid), time.Now())
+	if ok {
+		p.mails[fresh] = p.mails[imap.UID(uid)]
+		delete(p.mails, imap.UID(uid))
+	}
+	return ok
+}
+
+func (p *Private) open() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.opened = true
 }
 
 // UIDNext is the UID that the next Present will mint.
@@ -145,6 +231,25 @@ func (p *Private) Settled() bool {
 		}
 	}
 	return true
+}
+
+// Looked says that every mail was looked at: something of it was fetched, it was marked as seen or deleted, or a search did not find it.
+func (p *Private) Looked() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, m := range p.mails {
+		if !m.looked && !m.done {
+			return false
+		}
+	}
+	return true
+}
+
+// Submitting says that a mail is on its way: between MAIL FROM and the answer to its end.
+func (p *Private) Submitting() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.transactions > 0
 }
 
 // Changed gets a value when Settled may have changed, and when a mail was presented, fetched, deleted or submitted. Several such
@@ -257,6 +362,14 @@ func (p *Private) accept(o Outgoing) {
 	}
 	p.take = nil
 	p.outgoing = append(p.outgoing, o)
+}
+
+// submit hands a bot's mail on. One that is refused counts in the total, too.
+func (p *Private) submit(o Outgoing) error {
+	p.mu.Lock()
+	p.total += int64(len(o.Data))
+	p.mu.Unlock()
+	return refusal(p.cfg.Bot.Submission.Submit(o))
 }
 
 // room is how many bytes the next mail may have. It does not shrink before that mail is accepted: they come one at a time.

@@ -7,7 +7,7 @@ import (
 	"github.com/emersion/go-imap/v2/imapserver"
 )
 
-// privateSession is one IMAP connection of core.
+// privateSession is one IMAP connection of core, or of a bot.
 type privateSession struct {
 	*selected
 	private *Private
@@ -24,13 +24,17 @@ func (s *privateSession) Close() error {
 	return nil
 }
 
-func (s *privateSession) Login(string, string) error {
+func (s *privateSession) Login(user, password string) error {
+	if !s.private.isUser(user, password) {
+		return imapserver.ErrAuthFailed
+	}
 	s.private.tell("imap-login")
 	return nil
 }
 
 func (s *privateSession) Select(name string, _ *imap.SelectOptions) (*imap.SelectData, error) {
 	if name == inbox {
+		s.private.open()
 		return s.open(s.private.store, s.private.inbox), nil
 	}
 	empty := s.empty(name)
@@ -98,7 +102,11 @@ func (s *privateSession) Idle(w *imapserver.UpdateWriter, stop <-chan struct{}) 
 }
 
 func (s *privateSession) Fetch(w *imapserver.FetchWriter, set imap.NumSet, o *imap.FetchOptions) error {
-	hits, err := s.fetch(w, set, o, false)
+	known := knowsBytes
+	if s.private.cfg.Bot != nil {
+		known = knowsStructure
+	}
+	hits, err := s.fetch(w, set, o, known)
 	if s.view.Load().box == s.private.inbox {
 		s.note(hits, o)
 	}
@@ -108,10 +116,10 @@ func (s *privateSession) Fetch(w *imapserver.FetchWriter, set imap.NumSet, o *im
 func (s *privateSession) note(hits []hit, o *imap.FetchOptions) {
 	whole := false
 	for _, section := range o.BodySection {
-		whole = whole || isWhole(section)
+		whole = whole || isWhole(section) || inside(section)
 	}
-	if len(o.BodySection) == 0 {
-		return // flags or sizes only: core has not looked at the mail
+	if len(o.BodySection) == 0 && !o.Envelope && o.BodyStructure == nil {
+		return // flags or sizes only: the client has not looked at the mail
 	}
 	for _, h := range hits {
 		s.private.fetched(h.msg.uid, whole)
@@ -125,4 +133,35 @@ func (s *privateSession) Expunge(w *imapserver.ExpungeWriter, uids *imap.UIDSet)
 		s.private.deleted(gone)
 	}
 	return err
+}
+
+// Store notes that a bot is done with a mail which it marks as seen or deleted. Core marks only what it has fetched.
+func (s *privateSession) Store(w *imapserver.FetchWriter, set imap.NumSet, f *imap.StoreFlags, o *imap.StoreOptions) error {
+	v := s.view.Load()
+	if s.private.cfg.Bot != nil && v.box == s.private.inbox && f.Op != imap.StoreFlagsDel && flagsOf(f.Flags)&(flagSeen|flagDeleted) != 0 {
+		hits, err := v.find(set)
+		if err != nil {
+			return err
+		}
+		for _, h := range hits {
+			s.private.fetched(h.msg.uid, true)
+		}
+	}
+	return s.selected.Store(w, set, f, o)
+}
+
+// Search notes that a bot has looked at what it searched and did not find.
+func (s *privateSession) Search(kind imapserver.NumKind, c *imap.SearchCriteria, o *imap.SearchOptions) (*imap.SearchData, error) {
+	v := s.view.Load()
+	data, err := s.selected.Search(kind, c, o)
+	if err == nil && data.Count == 0 && s.private.cfg.Bot != nil && v.box == s.private.inbox {
+		hits, err := v.find(imap.SeqSet{{Start: 1, Stop: 0}})
+		if err != nil {
+			return nil, err
+		}
+		for _, h := range hits {
+			s.private.fetched(h.msg.uid, false)
+		}
+	}
+	return data, err
 }

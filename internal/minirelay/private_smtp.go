@@ -2,6 +2,7 @@ package minirelay
 
 import (
 	"bytes"
+	"crypto/subtle"
 	"errors"
 	"io"
 	"slices"
@@ -14,11 +15,12 @@ import (
 	"mayfly/internal/bot"
 )
 
-// privateSubmission is one SMTP connection of core.
+// privateSubmission is one SMTP connection of core, or of a bot.
 type privateSubmission struct {
 	private *Private
 
 	mu    sync.Mutex // a mail that comes by BDAT is read in a goroutine of its own
+	known bool       // has logged in
 	open  bool
 	to    []bot.Address
 	named int // recipients, those included that are no addresses of ours
@@ -31,36 +33,62 @@ func (s *privateSubmission) AuthMechanisms() []string { return []string{sasl.Pla
 func (s *privateSubmission) Auth(mechanism string) (sasl.Server, error) {
 	switch mechanism {
 	case sasl.Plain:
-		return sasl.NewPlainServer(func(string, string, string) error { return nil }), nil
+		return sasl.NewPlainServer(func(_, user, password string) error { return s.login(user, password) }), nil
 	case sasl.Login:
-		return new(anyLogin), nil
+		return &loginServer{check: s.login}, nil
 	}
 	return nil, smtp.ErrAuthUnknownMechanism
 }
 
-// anyLogin is the server's side of SASL LOGIN (draft-murchison-sasl-login), for any name and password.
-type anyLogin struct{ prompts int }
-
-func (a *anyLogin) Next(response []byte) (challenge []byte, done bool, err error) {
-	if response != nil {
-		a.prompts++
+func (s *privateSubmission) login(user, password string) error {
+	if !s.private.isUser(user, password) {
+		return smtp.ErrAuthFailed
 	}
-	switch a.prompts {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.known = true
+	return nil
+}
+
+// isUser takes any name and any password of core, and of a bot those that it was given.
+func (p *Private) isUser(user, password string) bool {
+	if p.cfg.Bot == nil {
+		return true
+	}
+	return strings.EqualFold(user, string(p.cfg.Address)) && subtle.ConstantTimeCompare([]byte(password), []byte(p.cfg.Bot.Password)) == 1
+}
+
+// loginServer is the server's side of SASL LOGIN (draft-murchison-sasl-login).
+type loginServer struct {
+	check   func(user, password string) error
+	answers []string
+}
+
+func (l *loginServer) Next(response []byte) (challenge []byte, done bool, err error) {
+	if response != nil {
+		l.answers = append(l.answers, string(response))
+	}
+	switch len(l.answers) {
 	case 0:
 		return []byte("Username:"), false, nil
 	case 1:
 		return []byte("Password:"), false, nil
 	}
-	return nil, true, nil
+	return nil, true, l.check(l.answers[0], l.answers[1])
 }
 
 func (s *privateSubmission) Mail(from string, _ *smtp.MailOptions) error {
 	s.Reset()
-	if !strings.EqualFold(from, string(s.private.cfg.Address)) {
-		return refuse(553, smtp.EnhancedCode{5, 7, 1}, "Sender address is not yours")
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	of := s.private.cfg.Bot
+	switch {
+	case of != nil && !s.known:
+		return refuse(530, smtp.EnhancedCode{5, 7, 0}, "Authentication required")
+	case of != nil && from == "": // as automatic answers have it (RFC 3834)
+	case !strings.EqualFold(from, string(s.private.cfg.Address)):
+		return refuse(553, smtp.EnhancedCode{5, 7, 1}, "Sender address is not yours")
+	}
 	s.open = true
 	s.private.transaction(+1)
 	return nil
@@ -74,6 +102,14 @@ func (s *privateSubmission) Rcpt(to string, _ *smtp.RcptOptions) error {
 	}
 	s.named++
 	address, err := bot.ParseAddress(to)
+	if of := s.private.cfg.Bot; of != nil && err == nil {
+		err = of.Submission.Recipient(address)
+		if err != nil {
+			return refusal(err)
+		}
+	} else if of != nil {
+		return refuse(553, smtp.EnhancedCode{5, 1, 3}, "No address of a mailbox")
+	}
 	if err != nil {
 		s.private.log.Warn("a recipient is left out", "err", err)
 		return nil
@@ -102,9 +138,37 @@ func (s *privateSubmission) Data(r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	p.accept(Outgoing{From: p.cfg.Address, To: to, Data: data, MessageID: messageID(data)})
+	mail := Outgoing{From: p.cfg.Address, To: to, Data: data, MessageID: messageID(data)}
+	if p.cfg.Bot != nil {
+		return p.submit(mail)
+	}
+	p.accept(mail)
 	p.tell("submitted")
 	return nil
+}
+
+// refusal is what SMTP says of a Submission's error.
+func refusal(err error) error {
+	if err == nil {
+		return nil
+	}
+	refused := &Refusal{Code: 554, Enhanced: [3]int{5, 0, 0}, Reason: err.Error()}
+	errors.As(err, &refused)
+	return refuse(refused.Code, smtp.EnhancedCode(refused.Enhanced), oneLine(refused.Reason))
+}
+
+// maxReason is below the 512 bytes of a line of SMTP (RFC 5321, 4.5.3.1.5).
+const maxReason = 450
+
+// oneLine makes a text fit for an answer of SMTP.
+func oneLine(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, s)
+	return s[:min(len(s), maxReason)]
 }
 
 // tooBig says which of the two bounds was hit.

@@ -127,7 +127,7 @@ func (r *Relay) ServeSMTP(l net.Listener) error {
 	server.ReadTimeout = submissionWait
 	server.WriteTimeout = submissionWait
 	server.ErrorLog = debugLog{r.log}
-	return r.guard.serveSMTP(l, connLimits{conns: relayConns}, server)
+	return r.guard.serveSMTP(l, connLimits{conns: relayConns}, server, plain)
 }
 
 // Close ends listeners and connections, tells OnChange what is still queued, and returns when nothing is left.

@@ -199,7 +199,7 @@ func (s *relaySession) put(b *box, name string, data []byte, date time.Time, f f
 }
 
 func (s *relaySession) Fetch(w *imapserver.FetchWriter, set imap.NumSet, o *imap.FetchOptions) error {
-	_, err := s.fetch(w, set, o, true)
+	_, err := s.fetch(w, set, o, knowsMIME)
 	return err
 }
 

@@ -38,12 +38,14 @@ type box struct {
 	subscribed bool
 }
 
-// message is immutable but for flags.
+// message is immutable but for flags, once it was announced.
 type message struct {
 	uid   imap.UID
 	date  time.Time
 	data  []byte
 	flags flags
+
+	structure func() *structured // of data that is of our own making, once; nil otherwise
 }
 
 func newStore(validity uint32, quota int64) *store {
@@ -167,6 +169,29 @@ func (s *store) addLocked(b *box, data []byte, date time.Time, f flags) imap.UID
 	s.used += m.cost()
 	s.announceLocked()
 	return m.uid
+}
+
+// setStructure has a message taken apart when a client asks for its parts.
+func (s *store) setStructure(b *box, uid imap.UID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if m := b.findLocked(uid); m != nil {
+		m.structure = sync.OnceValue(func() *structured { return structure(m.data) })
+	}
+}
+
+// renew gives a message a new UID, as if it had come at date. It says false when the message is gone.
+func (s *store) renew(b *box, uid imap.UID, date time.Time) (imap.UID, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := b.findLocked(uid)
+	if m == nil {
+		return 0, false
+	}
+	s.expungeLocked(b, []imap.UID{uid})
+	fresh := s.addLocked(b, m.data, date, m.flags)
+	b.findLocked(fresh).structure = m.structure
+	return fresh, true
 }
 
 // expungeLocked takes the messages with these UIDs, in ascending order, out of b.

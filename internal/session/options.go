@@ -9,7 +9,7 @@ import (
 )
 
 // gatewayOptions are those of every run.
-func (p *program) gatewayOptions(c *coreSide, o occasion, files *files) gateway.Options {
+func (p *program) gatewayOptions(c *coreSide, o occasion, files gateway.Files) gateway.Options {
 	return gateway.Options{
 		Core: c.client, Files: files, Account: uint32(c.account), Chats: []uint32{uint32(o.msg.ChatID)},
 		CorePaths: c.corePaths(), Limits: gateway.DefaultLimits(), Notify: func(string, json.RawMessage) {},

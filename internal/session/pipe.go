@@ -212,6 +212,7 @@ type mailMessage struct {
 	chat       core.Chat
 	attachment string // where the program can open it; "" without one
 	data       []byte // of the attachment
+	chatFields bool   // the mail says of the chat what else only the environment does
 }
 
 // receive collects what the program is to know of the message, and lays the attachment before it.
@@ -272,6 +273,9 @@ func (m mailMessage) write(w io.Writer) error {
 	if m.chat.Type != single {
 		h.SetText("Chat-Group-Name", oneLine(m.chat.Name))
 	}
+	if m.chatFields {
+		m.setChatFields(&h)
+	}
 	if m.attachment == "" {
 		h.SetContentType("text/plain", map[string]string{"charset": "utf-8"})
 		return writePart(func() (io.WriteCloser, error) { return mail.CreateSingleInlineWriter(w, h) }, []byte(m.msg.Text))
@@ -286,12 +290,32 @@ func (m mailMessage) write(w io.Writer) error {
 		return err
 	}
 	var attachment mail.AttachmentHeader
-	attachment.SetContentType(oneLine(m.msg.FileMime), nil)
+	attachment.SetContentType(attachmentType(m.msg.FileMime), nil)
 	attachment.SetFilename(path.Base(m.attachment))
 	if err := writePart(func() (io.WriteCloser, error) { return mw.CreateAttachment(attachment) }, m.data); err != nil {
 		return err
 	}
 	return mw.Close()
+}
+
+// setChatFields adds what a mail client can go by: answers to a group's message belong to the group.
+func (m mailMessage) setChatFields(h *mail.Header) {
+	h.Set("Chat-Version", "1.0")
+	h.Set("Mayfly-Chat-Id", strconv.FormatUint(uint64(m.msg.ChatID), 10))
+	h.Set("Mayfly-Sender-Fingerprint", string(m.sender))
+	if m.chat.Type != single {
+		h.SetAddressList("Reply-To", []*mail.Address{{Name: oneLine(m.chat.Name), Address: addressOf(m.msg.ChatID)}})
+	}
+}
+
+// attachmentType is that of a file whose content nobody has looked at: one that would hold parts is taken for bytes.
+func attachmentType(mime string) string {
+	mime = strings.ToLower(oneLine(mime))
+	kind, _, ok := strings.Cut(mime, "/")
+	if !ok || kind == "multipart" || kind == "message" || kind == "" {
+		return "application/octet-stream"
+	}
+	return mime
 }
 
 func writePart(create func() (io.WriteCloser, error), data []byte) error {

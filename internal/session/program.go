@@ -80,8 +80,11 @@ func (r *Runner) runtimeOf(m bot.Manifest) runtime {
 	case bot.RuntimeWASM:
 		return &pipe{furnisher: wasm}
 	case bot.RuntimeNative:
-		if m.Mode == bot.ModeResident {
+		switch m.Mode {
+		case bot.ModeResident:
 			return &resident{native(r.Interpreters)}
+		case bot.ModeMail:
+			return &mailClient{furnisher: native(r.Interpreters)}
 		}
 		return &pipe{furnisher: native(r.Interpreters), shell: true}
 	}

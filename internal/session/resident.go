@@ -131,17 +131,25 @@ func (d *daemon) attend(ctx context.Context, timeline *Timeline) (exit sandbox.E
 		return exit, true, trouble
 	}
 	timeline.MarkAt("quiet", since)
-	if err := d.p.box.Terminate(); err != nil {
-		return exit, false, err
-	}
-	select {
-	case <-ended:
-	case <-time.After(stopGrace):
-		err := d.p.box.Kill()
-		<-ended
+	if err := d.p.stop(ended); err != nil {
 		return exit, false, err
 	}
 	return exit, false, trouble
+}
+
+// stop ends a program that is quiet: ended is closed when it has ended.
+func (p *program) stop(ended <-chan struct{}) error {
+	if err := p.box.Terminate(); err != nil {
+		return err
+	}
+	select {
+	case <-ended:
+		return nil
+	case <-time.After(stopGrace):
+		err := p.box.Kill()
+		<-ended
+		return err
+	}
 }
 
 // The pace at which a bot is looked at: a part of its grace, and the shortest.
