@@ -15,9 +15,18 @@
 //     recipient is left, the mail is refused with 553.)
 //   - What core sends is kept in memory, bounded, in the order of acceptance, and goes nowhere else but to Take.
 //
-// What arrives on these listeners is hostile: core parses foreign mail. Connections, their silence, the bytes read from
+// With PrivateConfig.Bot it is, in a bot's sandbox, the provider of a bot that brings its own mail client, with these differences:
+//
+//   - The user is the bot's address, with a password. Clients may begin with TLS, or ask for it (STARTTLS).
+//   - The mails are of the host's own making: a list of parts at most, none of which holds others. So ENVELOPE, BODYSTRUCTURE and parts
+//     are answered, out of what the mail was cut into once.
+//   - What the client submits is offered to a Submission, recipient by recipient, and nothing is kept.
+//   - Looked, Submitting and Settled tell whether the client is done with the mail. Renew has it come once more.
+//   - Each port serves 200 connections in all.
+//
+// What arrives on these listeners is hostile: core parses foreign mail, and bots are anybody's. Connections, their silence, the bytes read from
 // each, literals, the items of a FETCH, and all mail held are bounded. FETCH gives whole mails and their headers; whatever
-// would parse MIME structure (BODYSTRUCTURE, ENVELOPE, parts) is refused with NO [CANNOT], as core does not need it.
+// would parse MIME structure (BODYSTRUCTURE, ENVELOPE, parts) is refused with NO [CANNOT] to core, which does not need it.
 //
 // # Relay
 //
@@ -34,5 +43,5 @@
 // Flags are the five system flags (\Answered \Flagged \Deleted \Seen \Draft); keywords are not kept, and PERMANENTFLAGS
 // says so. A flag that another session changes is not announced, only EXISTS and EXPUNGE are.
 // SMTP (RFC 5321) with AUTH PLAIN (and LOGIN on Private), SIZE, PIPELINING, CHUNKING and ENHANCEDSTATUSCODES.
-// Neither speaks TLS: they listen on loopback or inside a sandbox.
+// Neither speaks TLS, but for a bot: they listen on loopback or inside a sandbox.
 package minirelay
