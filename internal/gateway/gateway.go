@@ -187,12 +187,26 @@ func (g *Gateway) Serve(ctx context.Context, r io.Reader, w io.Writer) error {
 	defer cancel()
 	lines := bufio.NewScanner(r)
 	lines.Buffer(make([]byte, 0, 4096), g.opts.Limits.Line)
-	for lines.Scan() {
+	cut := false // whether the stream ended within the line
+	lines.Split(func(data []byte, atEOF bool) (int, []byte, error) {
+		cut = atEOF && bytes.IndexByte(data, '\n') < 0
+		return bufio.ScanLines(data, atEOF)
+	})
+	for lines.Scan() && ctx.Err() == nil {
+		if len(bytes.TrimSpace(lines.Bytes())) == 0 {
+			if err := g.countLine(1); err != nil {
+				return err
+			}
+			continue
+		}
 		req, err := g.read(lines.Bytes())
 		var wrong *Error
 		if errors.As(err, &wrong) {
 			out.write(g.line(json.RawMessage("null"), outcome{err: wrong}))
 			continue
+		}
+		if cut && err != nil {
+			return nil // who has ended within a line is judged by how, as core's server leaves it out
 		}
 		if err != nil {
 			return err
@@ -250,8 +264,12 @@ func parse(line []byte, depth int) (request, error) {
 	if err := checkDepth(line, depth); err != nil {
 		return req, fmt.Errorf("%w: %w", ErrLine, err)
 	}
-	if line = bytes.TrimSpace(line); len(line) > 0 && line[0] == '[' {
+	switch line = bytes.TrimSpace(line); {
+	case !json.Valid(line):
+	case line[0] == '[':
 		return req, &Error{CodeRequest, "a batch of calls is refused: write each call in a line of its own"}
+	case line[0] != '{':
+		return req, &Error{CodeRequest, "a call is an object with id, method and params"}
 	}
 	if err := json.Unmarshal(line, &req); err != nil {
 		return req, fmt.Errorf("%w: %w", ErrLine, err)

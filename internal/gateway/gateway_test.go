@@ -232,6 +232,19 @@ func TestBrokenProtocolEndsTheRun(t *testing.T) {
 	}
 }
 
+// TestAStreamThatEndsWithinALine is a bot's that died: the line is left out, unless it is whole.
+func TestAStreamThatEndsWithinALine(t *testing.T) {
+	whole := `{"id":1,"method":"is_configured","params":[7]}`
+	for stream, want := range map[string]int{whole: 1, whole + "\n" + whole[:20]: 1, whole[:20]: 0, whole[:20] + "\n": -1} {
+		var out strings.Builder
+		g := New(Options{Core: &recorder{}, Account: 7, Limits: DefaultLimits()})
+		err := g.Serve(t.Context(), strings.NewReader(stream), &out)
+		if got := strings.Count(out.String(), `"result":true`); errors.Is(err, ErrLine) != (want < 0) || got != max(want, 0) {
+			t.Errorf("%q: %v, %s", stream, err, out.String())
+		}
+	}
+}
+
 func TestCallsInFlightAreBounded(t *testing.T) {
 	core := &recorder{block: make(chan struct{})}
 	r, w := io.Pipe()

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -115,7 +116,7 @@ func (d *daemon) run(ctx context.Context, c *coreSide, timeline *Timeline) (fini
 	if p.log.flooded() {
 		trouble = errOutput
 	}
-	return d.finish(signalled(exit), own, taken, errors.Join(trouble, d.err)), nil
+	return d.finish(signalled(exit), own, taken, cmp.Or(d.err, trouble)), nil
 }
 
 // attend waits until the bot is quiet and ends it, or until it ends by itself (own), or at ctx's end.

@@ -69,7 +69,11 @@ func (s *script) run(ctx context.Context, p *program, c *coreSide, o occasion, t
 		serveErr <- err
 	}()
 	exit, trouble := p.wait(ctx)
-	trouble = errors.Join(trouble, <-serveErr)
+	if err := <-serveErr; errors.Is(err, gateway.ErrLine) {
+		trouble = err
+	} else {
+		trouble = errors.Join(trouble, err)
+	}
 	status, message := verdict.result()
 	return finish{status, message, exit, trouble}, nil
 }

@@ -1,0 +1,186 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"mayfly/internal/bot"
+	"mayfly/internal/core"
+	"mayfly/internal/core/coretest"
+)
+
+//go:embed testdata/villain.py
+var villain string
+
+const secretCard = "BEGIN:VCARD\nVERSION:4.0\nEMAIL:canary@example.org\nFN:CANARY\nEND:VCARD\n"
+
+const plenty = `
+mails_per_hour = 100000
+mails_per_day = 100000
+seconds_per_hour = 3600
+bytes_per_hour = "10GB"
+`
+
+// TestMaliciousBot has a resident bot attack the gateway in every way that testdata/villain.py knows, a message each. Each ends as it must;
+// nothing but its own bytes leaves the host, and only to whom it may write; the next honest message is answered; and the daemon's memory
+// stays bounded.
+func TestMaliciousBot(t *testing.T) {
+	w := newWorld(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	defer cancel()
+	w.ctx = ctx
+	w.settings = strings.NewReplacer("[log]\n", "[limits]\ncpu_per_hour = \"0s\"\ncpu_per_day = \"0s\"\n[limits.per_user]\n"+plenty+"[log]\n")
+	f := resident("Villain", "python3", villain)
+	f["bot.toml"] = strings.Replace(f["bot.toml"], `wall = "5s"`, `wall = "12s"`, 1)
+	f["methods.json"], f["secret.vcf"], f["d/f.vcf"] = coreMethods(t), secretCard, secretCard
+	address, invite := w.start("villain01", f)
+	bob := w.person("bob000140") // who never writes: nobody may write to him
+	bobs := bob.join(invite)
+	w.awaitJobs(address, 2)
+	ada := w.person("ada000140")
+	chat := ada.join(invite)
+	before := vmHWM(t, w.command.Process.Pid)
+	outer := t
+	attack := func(name string, file string, want bot.RunStatus, text string) {
+		t.Run(strings.ReplaceAll(name, " ", ""), func(t *testing.T) {
+			w.t = t
+			defer func() { w.t = outer }()
+			runs := w.runs(address)
+			if _, err := ada.SendMsg(w.ctx, ada.Account, chat, core.MessageData{Text: name, File: file}); err != nil {
+				t.Fatal(err)
+			}
+			heard := ada.hearUntil(chat, "honest after "+name)
+			records, err := w.ledger().Runs(w.ctx, address, w.runs(address)-runs)
+			if err != nil || len(records) != 2 {
+				t.Fatalf("%d runs, want two: %v", len(records), err)
+			}
+			r := records[1].Record
+			if r.Status != want || !strings.Contains(r.Message, text) || r.Wall > 14*time.Second {
+				t.Errorf("%s %q after %s, want %s with %q\n%s", r.Status, r.Message, r.Wall, want, text, r.Log)
+			}
+			ok := strings.Fields(name)[0] + ": ok"
+			if said := slices.ContainsFunc(heard, func(m core.Message) bool { return strings.HasPrefix(m.Text, ok) }); said != (want == bot.RunOK) {
+				t.Errorf("heard %+q, want %q: %v\n%s", texts(heard), ok, want == bot.RunOK, r.Log)
+			}
+			for _, m := range heard {
+				if name != "sealed" {
+					ownBytesOnly(t, m)
+				}
+			}
+			t.Logf("the run took %s, %s of CPU, core %s of CPU and %d MB; the daemon's memory was %d MB at most", r.Wall, r.CPU, r.CoreCPU, r.CoreMemory>>20,
+				vmHWM(t, w.command.Process.Pid)>>20)
+		})
+	}
+	attack("sealed", w.write("in.txt", "an attachment"), bot.RunOK, "")
+	attack("garbage", "", bot.RunError, "broke the JSON Lines protocol")
+	attack("huge", "", bot.RunError, "a line is longer than")
+	attack("deep", "", bot.RunError, "nested deeper than")
+	attack("flood", "", bot.RunOK, "")
+	attack("slow", "", bot.RunTimeout, "ran longer than")
+	attack("connections", "", bot.RunOK, "")
+	attack("ids", "", bot.RunOK, "")
+	attack("paths", "", bot.RunOK, "")
+	for i := range 3 {
+		attack(fmt.Sprint("race ", i), "", bot.RunOK, "")
+	}
+	for i := range 2 {
+		attack(fmt.Sprint("fuzz ", i), "", bot.RunOK, "")
+	}
+	attack("after", "", bot.RunOK, "")
+	attack("term", "", bot.RunOK, "")
+	after := vmHWM(t, w.command.Process.Pid)
+	t.Logf("the daemon's memory: %d MB at most before, %d MB after", before>>20, after>>20)
+	if after > 256<<20 {
+		t.Errorf("the daemon had %d MB", after>>20)
+	}
+	w.noneSetAside(address)
+	if log := w.log.String(); strings.Contains(log, "panic") || strings.Contains(log, "DATA RACE") {
+		t.Errorf("the host's log:\n%s", log)
+	}
+	ids, err := bob.ChatMessages(w.ctx, bob.Account, bobs)
+	for _, id := range ids {
+		if m, err := bob.GetMessage(w.ctx, bob.Account, id); err != nil || !m.IsInfo && m.FromID > 9 {
+			t.Errorf("bob, who never wrote, heard %+v, %v", m, err)
+		}
+	}
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// hearUntil says a text and returns what is heard until it is echoed.
+func (p *person) hearUntil(chat core.ChatID, text string) []core.Message {
+	p.w.t.Helper()
+	p.say(chat, text)
+	var heard []core.Message
+	for {
+		m := p.hear()
+		if m.Text == "you said: "+text {
+			return heard
+		}
+		heard = append(heard, m)
+	}
+}
+
+func texts(heard []core.Message) []string {
+	var list []string
+	for _, m := range heard {
+		list = append(list, m.Text+" "+m.FileName)
+	}
+	return list
+}
+
+// ownBytesOnly requires that a message has nothing but what the villain owns.
+func ownBytesOnly(t *testing.T, m core.Message) {
+	t.Helper()
+	if strings.Contains(m.Text, "CANARY") {
+		t.Errorf("a message came that had to be refused: %+v", m)
+	}
+	if m.File == "" {
+		return
+	}
+	content := readAll(t, m.File)
+	own := bytes.Trim(content, "O\x00")
+	if len(own) > 0 && !bytes.Contains(own, []byte("FN:own")) && len(content) != 10 || bytes.Contains(content, []byte("CANARY")) {
+		t.Errorf("%s came with %.200q", m.FileName, content)
+	}
+}
+
+// coreMethods is core's own list of them.
+func coreMethods(t *testing.T) string {
+	t.Helper()
+	spec, err := exec.Command(coretest.Binary(t), "--openrpc").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var parsed struct{ Methods json.RawMessage }
+	if err := json.Unmarshal(spec, &parsed); err != nil {
+		t.Fatal(err)
+	}
+	return string(parsed.Methods)
+}
+
+// vmHWM is the most memory that a process has had, in bytes.
+func vmHWM(t *testing.T, pid int) int64 {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, line, _ := strings.Cut(string(status), "VmHWM:")
+	kilobytes, err := strconv.ParseInt(strings.Fields(line)[0], 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kilobytes << 10
+}
