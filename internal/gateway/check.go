@@ -336,7 +336,8 @@ func (g *Gateway) coreError(method string, err error) error {
 
 // rewrite replaces every path of core's in an answer.
 func (g *Gateway) rewrite(result json.RawMessage) (json.RawMessage, error) {
-	if text := string(result); !strings.Contains(text, strings.Trim(g.opts.CorePaths, "/")) && !strings.Contains(text, contactKey) {
+	if text := string(result); !strings.Contains(text, strings.Trim(g.opts.CorePaths, "/")) && !strings.Contains(text, contactKey) &&
+		!strings.Contains(text, `\u`) && !strings.Contains(text, `\/`) { // in which a path could hide
 		return result, nil
 	}
 	var v any
@@ -368,6 +369,10 @@ func (g *Gateway) walk(v any) any {
 	case map[string]any:
 		completeContact(v)
 		for k, e := range v {
+			if clean := strings.ReplaceAll(k, g.opts.CorePaths, "…/"); clean != k {
+				delete(v, k)
+				k = clean
+			}
 			v[k] = g.walk(e)
 		}
 	case []any:

@@ -184,3 +184,99 @@ func vmHWM(t *testing.T, pid int) int64 {
 	}
 	return kilobytes << 10
 }
+
+// TestMaliciousScript has a script call the gateway as its worker lets it: thousands of calls at once, what is not its own, and nesting
+// without end.
+func TestMaliciousScript(t *testing.T) {
+	w := newWorld(t)
+	address, invite := w.start("villain02", script("Villain", `export default { async message(msg, env) {
+		const refused = async (...call) => {
+			try { await env.rpc(...call) } catch (e) { return }
+			throw new Error("passed: " + JSON.stringify(call))
+		}
+		if (msg.text === "deep") {
+			let nested = []
+			for (let i = 0; i < 300; i++) nested = [nested]
+			return env.rpc("get_messages", 1, nested)
+		}
+		if (msg.text === "ids") {
+			for (const n of [0, -1, 1, 9, 2 ** 53, 1.5, "1", null, [], {}, msg.chat.id + 1])
+				for (const call of [["send_msg", 1, n, { text: "CANARY" }], ["misc_send_draft", 1, n], ["set_chat_name", 1, n, "CANARY"]])
+					await refused(...call)
+			for (const file of ["/etc/passwd", "/proc/self/environ", "/proc/self/fd/0", "/account/core/accounts.toml", "..", "/", "/tmp", "/bundle/../etc/passwd"])
+				for (const call of [["send_msg", 1, msg.chat.id, { text: "CANARY", file }], ["parse_vcard", file], ["set_config", 1, "selfavatar", file]])
+					await refused(...call)
+			return "ids: ok"
+		}
+		if (msg.text === "flood") {
+			const all = await Promise.allSettled(Array.from({ length: 5000 }, (_, i) => env.rpc("get_contact", 1, i)))
+			const over = all.filter((r) => String(r.reason).includes("more than 1000 calls")).length
+			await refused("get_chat_contacts", 1, msg.chat.id)
+			console.log(over)
+			return
+		}
+		return "you said: " + msg.text
+	} }`))
+	ada := w.person("ada000141")
+	chat := ada.join(invite)
+	for _, attack := range []struct {
+		name, heard, message string
+		status               bot.RunStatus
+	}{{"ids", "ids: ok", "", bot.RunOK}, {"flood", "", "", bot.RunOK}, {"deep", "Sorry, ", "nested deeper than", bot.RunError}} {
+		ada.say(chat, attack.name)
+		heard := ada.hearUntil(chat, "honest after "+attack.name)
+		runs, err := w.ledger().Runs(w.ctx, address, 2)
+		if err != nil || len(runs) != 2 {
+			t.Fatalf("runs %+v, %v", runs, err)
+		}
+		if r := runs[1].Record; r.Status != attack.status || !strings.Contains(r.Message, attack.message) || attack.name == "flood" && !strings.Contains(r.Log, "4000") {
+			t.Errorf("%s: %s %q, want %s with %q\n%s", attack.name, r.Status, r.Message, attack.status, attack.message, r.Log)
+		}
+		if all := strings.Join(texts(heard), "\n"); !strings.HasPrefix(all, attack.heard) || strings.Contains(all, "CANARY") {
+			t.Errorf("%s: heard %+q, want %q", attack.name, texts(heard), attack.heard)
+		}
+	}
+	if m := vmHWM(t, w.command.Process.Pid); m > 256<<20 {
+		t.Errorf("the daemon had %d MB", m>>20)
+	}
+	w.noneSetAside(address)
+}
+
+// TestMaliciousProgram leaves a grandchild behind that holds the output open and goes on to print; and prints without an end.
+func TestMaliciousProgram(t *testing.T) {
+	w := newWorld(t)
+	address, invite := w.start("villain03", native("Villain", "python3", `
+import os, sys, time
+text = sys.stdin.read()
+if "ghost" in text:
+    print("ghost: ok", flush=True)
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            while True:
+                try: print("CANARY", flush=True)
+                except OSError: pass
+                time.sleep(0.5)
+        os._exit(0)
+    os._exit(0)
+if "endless" in text:
+    while True: sys.stdout.write("x" * 65536)
+print("honest: ok")
+`))
+	ada := w.person("ada000142")
+	chat := ada.join(invite)
+	ada.say(chat, "ghost")
+	if m := ada.hear(); !strings.HasPrefix(m.Text, "ghost: ok") || strings.Count(m.Text, "CANARY") > 1 {
+		t.Errorf("heard %q", m.Text)
+	}
+	if r := w.run(address).Record; r.Wall > 4*time.Second {
+		t.Errorf("the run took %s: it waited for what its program left", r.Wall)
+	}
+	ada.say(chat, "endless")
+	if m := ada.hear(); !strings.HasPrefix(m.Text, "Sorry, ") {
+		t.Errorf("heard %q", m.Text)
+	}
+	ada.say(chat, "well")
+	ada.expect("honest: ok")
+	w.noneSetAside(address)
+}
