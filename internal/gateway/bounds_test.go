@@ -20,7 +20,7 @@ func TestLinesThatAreNoCalls(t *testing.T) {
 		` []`:                       `"id":null,"error":{"code":-32600`,
 		`"x"`:                       `"id":null,"error":{"code":-32600,"message":"a call is an object`,
 		` null`:                     `"id":null,"error":{"code":-32600`,
-		"\n \t\r\n" + `{"id":1,"method":"is_configured","params":[7]}`:                `"id":1,"result":true`,
+		"\n \t\r\n" + `{"id":1,"method":"is_configured","params":[7]}`:              `"id":1,"result":true`,
 		`{"id":{"a":1},"method":"get_message","params":[7,5]}`:                      `"id":null,"error":{"code":-32600,"message":"the id of a call is`,
 		`{"id":[1],"method":"get_message","params":[7,5]}`:                          `"id":null,"error":{"code":-32600`,
 		`{"id":true,"method":"get_message","params":[7,5]}`:                         `"id":null,"error":{"code":-32600`,

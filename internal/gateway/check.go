@@ -328,9 +328,17 @@ const (
 	minFile = 64 << 10
 )
 
+// cut takes core's folder out of a text, also where it would be there again after that.
+func (g *Gateway) cut(text string) string {
+	for g.opts.CorePaths != "" && strings.Contains(text, g.opts.CorePaths) {
+		text = strings.ReplaceAll(text, g.opts.CorePaths, "…/")
+	}
+	return text
+}
+
 // coreError passes core's message on without core's paths.
 func (g *Gateway) coreError(method string, err error) error {
-	message := strings.ReplaceAll(err.Error(), g.opts.CorePaths, "…/")
+	message := g.cut(err.Error())
 	return &Error{CodeInternal, fmt.Sprintf("%s: %.500s", method, message)}
 }
 
@@ -369,7 +377,7 @@ func (g *Gateway) walk(v any) any {
 	case map[string]any:
 		completeContact(v)
 		for k, e := range v {
-			if clean := strings.ReplaceAll(k, g.opts.CorePaths, "…/"); clean != k {
+			if clean := g.cut(k); clean != k {
 				delete(v, k)
 				k = clean
 			}
@@ -381,7 +389,7 @@ func (g *Gateway) walk(v any) any {
 		}
 	case string:
 		if !strings.HasPrefix(v, g.opts.CorePaths) {
-			return strings.ReplaceAll(v, g.opts.CorePaths, "…/")
+			return g.cut(v)
 		}
 		if path, ok := g.opts.Files.Show(v); ok {
 			return path

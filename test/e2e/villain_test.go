@@ -70,7 +70,7 @@ func TestMaliciousBot(t *testing.T) {
 			}
 			ok := strings.Fields(name)[0] + ": ok"
 			if said := slices.ContainsFunc(heard, func(m core.Message) bool { return strings.HasPrefix(m.Text, ok) }); said != (want == bot.RunOK) {
-				t.Errorf("heard %+q, want %q: %v\n%s", texts(heard), ok, want == bot.RunOK, r.Log)
+				t.Errorf("heard %+q, want %q: %v\n%s", heardTexts(heard), ok, want == bot.RunOK, r.Log)
 			}
 			for _, m := range heard {
 				if name != "sealed" {
@@ -132,7 +132,7 @@ func (p *person) hearUntil(chat core.ChatID, text string) []core.Message {
 	}
 }
 
-func texts(heard []core.Message) []string {
+func heardTexts(heard []core.Message) []string {
 	var list []string
 	for _, m := range heard {
 		list = append(list, m.Text+" "+m.FileName)
@@ -232,8 +232,8 @@ func TestMaliciousScript(t *testing.T) {
 		if r := runs[1].Record; r.Status != attack.status || !strings.Contains(r.Message, attack.message) || attack.name == "flood" && !strings.Contains(r.Log, "4000") {
 			t.Errorf("%s: %s %q, want %s with %q\n%s", attack.name, r.Status, r.Message, attack.status, attack.message, r.Log)
 		}
-		if all := strings.Join(texts(heard), "\n"); !strings.HasPrefix(all, attack.heard) || strings.Contains(all, "CANARY") {
-			t.Errorf("%s: heard %+q, want %q", attack.name, texts(heard), attack.heard)
+		if all := strings.Join(heardTexts(heard), "\n"); !strings.HasPrefix(all, attack.heard) || strings.Contains(all, "CANARY") {
+			t.Errorf("%s: heard %+q, want %q", attack.name, heardTexts(heard), attack.heard)
 		}
 	}
 	if m := vmHWM(t, w.command.Process.Pid); m > 256<<20 {

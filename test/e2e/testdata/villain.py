@@ -96,7 +96,7 @@ def ids():
                 if line.passed(*call) and chat != msg["chatId"]:
                     bad.append(call)
     accounts = set()
-    for n in [0, -1, 2, 2**53, 1.5, "1", None, [], {}]:
+    for n in [account, 0, -1, 2, 2**53, 1.5, "1", None, [], {}]:
         accounts.add(json.dumps(line.call("get_config", n, "addr").get("result")))
     if len(accounts) != 1:
         bad.append(accounts)
