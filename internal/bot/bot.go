@@ -95,6 +95,7 @@ type Manifest struct {
 	PerUser       PerUser
 	GroupPrivacy  bool // in groups only commands, mentions and answers to the bot wake it
 	Commands      []Command
+	Schedules     []string // when the bot is run without a message: lines of crontab(5), in UTC
 }
 
 // Resident says when a daemon is done with a message.
@@ -172,10 +173,11 @@ type RunRecord struct {
 	Memory    int64         `json:"cg-mem"`            // peak bytes of the cgroup
 	MaxRSS    int64         `json:"max-rss,omitempty"` // peak bytes of the program's largest process
 	OOMKilled bool          `json:"cg-oom-killed,omitempty"`
-	Message   string        `json:"message,omitempty"` // for the author
-	Kept      string        `json:"kept,omitempty"`    // what of the bot's folder was kept, in words
-	Log       string        `json:"log,omitempty"`     // what the bot wrote, bounded
-	AtOnce    int           `json:"at-once,omitempty"` // mails that were sent without waiting for the run to count
+	Message   string        `json:"message,omitempty"`  // for the author
+	Kept      string        `json:"kept,omitempty"`     // what of the bot's folder was kept, in words
+	Log       string        `json:"log,omitempty"`      // what the bot wrote, bounded
+	AtOnce    int           `json:"at-once,omitempty"`  // mails that were sent without waiting for the run to count
+	Schedule  string        `json:"schedule,omitempty"` // the one that the run was for; empty: a message
 
 	CoreCPU    time.Duration `json:"core-time"`
 	CoreMemory int64         `json:"core-cg-mem"`

@@ -71,7 +71,8 @@ func scanBot(rows *sql.Rows) (Bot, error) {
 // Install records a new bot, or new code and manifest for an installed one. On an update the fields Fingerprint, Invite,
 // Account, Storage, UIDValidity, UIDNext, State and Installed stay as they are where the given ones are zero. For a new bot
 // UIDValidity and UIDNext are 1 where they are zero. Times that are zero are now. Where the digest is a new one, the digest before
-// becomes Previous, and the install counts (Installs).
+// becomes Previous, and the install counts (Installs). The bot's Schedules become those of the manifest; those that were there keep what
+// is known of them.
 func (l *Ledger) Install(ctx context.Context, b Bot) error {
 	return l.write(ctx, "install "+string(b.Address), func(tx *sql.Tx) error {
 		if b.Updated.IsZero() {
@@ -142,6 +143,9 @@ func install(ctx context.Context, tx *sql.Tx, b Bot) error {
 		sql.Named("storage", b.Storage), sql.Named("uid_validity", b.UIDValidity), sql.Named("uid_next", b.UIDNext),
 		sql.Named("installed", micro(b.Installed)), sql.Named("updated", micro(b.Updated)),
 		sql.Named("request_validity", b.Request.UIDValidity), sql.Named("request_uid", b.Request.UID))
+	if err == nil {
+		err = setSchedules(ctx, tx, b.Address, b.Manifest.Schedules)
+	}
 	if err != nil || isZero(b.State) {
 		return err
 	}

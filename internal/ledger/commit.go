@@ -24,6 +24,7 @@ const (
 type Commit struct {
 	Bot         bot.Address
 	Jobs        []int64  // all of them accepted; none for a schedule
+	Schedule    *Instant // that the session was for; nil: none
 	JobState    JobState // JobCommitted where empty, or JobFailed
 	Account     bot.Generation
 	Storage     bot.Generation
@@ -53,7 +54,7 @@ type Run struct {
 }
 
 // Commit makes a session true, whole, in one transaction. It is refused with ErrRemoved where the bot is gone, with ErrJobState
-// where a job is not (or no longer) accepted, with ErrStale where a generation or UIDNext is below the ledger's. A run that failed is
+// where a job is not (or no longer) accepted or a schedule not at its instant, with ErrStale where a generation or UIDNext is below the ledger's. A run that failed is
 // counted as a Failure.
 func (l *Ledger) Commit(ctx context.Context, c Commit) error {
 	return l.write(ctx, "commit "+string(c.Bot), func(tx *sql.Tx) error {
@@ -68,6 +69,15 @@ func (l *Ledger) Commit(ctx context.Context, c Commit) error {
 		}
 		if err := finish(ctx, tx, c); err != nil {
 			return err
+		}
+		if c.Schedule != nil {
+			var began time.Time
+			if c.Run != nil && c.Run.Status == bot.RunOK {
+				began = c.Started
+			}
+			if err := moveSchedule(ctx, tx, c.Bot, *c.Schedule, began); err != nil {
+				return err
+			}
 		}
 		if err := consent(ctx, tx, c.Bot, c.Consent, c.ConsentFrom, c.Ended); err != nil {
 			return err

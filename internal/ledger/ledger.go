@@ -11,7 +11,7 @@
 //   - The file is mode 0600. A file of a newer program, of another program, or a damaged one is refused at Open, with
 //     what to do about it.
 //
-// All times are integers, microseconds since 1970 UTC. The schema, version 10 (PRAGMA user_version; PRAGMA application_id is
+// All times are integers, microseconds since 1970 UTC. The schema, version 11 (PRAGMA user_version; PRAGMA application_id is
 // 0x4d61796c, "Mayl"); every column but the ids is NOT NULL, every table STRICT:
 //
 //	accounts   address, added               accounts whose Bot folder is watched, with or without an installed bot
@@ -57,6 +57,10 @@
 //	           stopped                      time; 0 while the contact wants to hear from the bot
 //	           address                      from which the last of these came; empty: not known
 //	pauses     bot, why, since              bots whose mail waits until the operator resumes them
+//	schedules  bot, cron                    the lines of the manifest by which a bot is run without a message
+//	           next                         the instant that is to be run next; 0: not chosen yet
+//	           last                         when the last run that did not fail began; 0: never
+//	           attempts                     sessions that were started for next
 //	overruns   bot, why, since, told        bots that have used up what they may; told is 0 until the author was told
 //	usage      bot, subject, resource       what was used: "key FINGERPRINT", "from ADDRESS", "to ADDRESS" or "bot"; Resource
 //	           minute, amount               minutes since 1970 UTC, of the last 24 hours; they outlive the bot, so that to install

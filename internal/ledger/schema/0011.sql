@@ -1,0 +1,8 @@
+CREATE TABLE schedules (
+  bot      TEXT NOT NULL REFERENCES bots (address) ON DELETE CASCADE,
+  cron     TEXT NOT NULL,
+  next     INTEGER NOT NULL DEFAULT 0,
+  last     INTEGER NOT NULL DEFAULT 0,
+  attempts INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY (bot, cron)
+) STRICT, WITHOUT ROWID;
