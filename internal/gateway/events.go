@@ -11,9 +11,9 @@ import (
 
 // Occasion is what a bot is run for.
 type Occasion struct {
-	Message uint32          // the message
+	Message uint32          // the message; 0: none, the bot is run for a schedule
 	New     bool            // it came with this run, so that it is one of the next messages
-	Event   json.RawMessage // as core reported it
+	Event   json.RawMessage // as core reported it; nil: none
 }
 
 // Activity is what the host must know to end a bot that would run for ever.
@@ -141,7 +141,10 @@ func (f *feed) start() {
 		return
 	}
 	f.arrived = true
-	f.queue = append(f.queue, json.RawMessage(`{"kind":"ConnectivityChanged"}`), json.RawMessage(`{"kind":"ImapInboxIdle"}`), f.occasion.Event)
+	f.queue = append(f.queue, json.RawMessage(`{"kind":"ConnectivityChanged"}`), json.RawMessage(`{"kind":"ImapInboxIdle"}`))
+	if f.occasion.Event != nil {
+		f.queue = append(f.queue, f.occasion.Event)
+	}
 	f.notify()
 }
 
@@ -176,6 +179,7 @@ func (f *feed) next() (ids []uint32, changed <-chan struct{}) {
 		f.taken = true
 		return []uint32{f.occasion.Message}, f.changed
 	}
+	f.taken = f.taken || f.arrived && f.occasion.Message == 0 // it waits for what will not come
 	return []uint32{}, f.changed
 }
 
@@ -186,7 +190,7 @@ func (f *feed) mark(ids ...uint32) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.arrived && !f.seen && slices.Contains(ids, f.occasion.Message) {
+	if f.arrived && !f.seen && f.occasion.Message != 0 && slices.Contains(ids, f.occasion.Message) {
 		f.seen, f.idle = true, f.waiting == 0
 	}
 }

@@ -20,11 +20,15 @@ type daemon struct {
 }
 
 func newDaemon(t *testing.T, core Core) *daemon {
+	return newDaemonFor(t, core, Occasion{Message: 5, New: true, Event: json.RawMessage(`{"kind":"IncomingMsg","chatId":12,"msgId":5}`)})
+}
+
+func newDaemonFor(t *testing.T, core Core, o Occasion) *daemon {
 	r, w := io.Pipe()
 	answers, out := io.Pipe()
 	d := &daemon{t: t, w: w, lines: bufio.NewScanner(answers)}
 	d.g = New(Options{Core: core, Files: fileTable{}, Account: 7, Chats: []uint32{12}, CorePaths: "/account/x/", Limits: DefaultLimits(),
-		Occasion: &Occasion{Message: 5, New: true, Event: json.RawMessage(`{"kind":"IncomingMsg","chatId":12,"msgId":5}`)}})
+		Occasion: &o})
 	go func() { out.CloseWithError(d.g.Serve(t.Context(), r, out)) }()
 	t.Cleanup(func() { w.Close() })
 	return d
@@ -142,5 +146,25 @@ func TestEventsThatNobodyReads(t *testing.T) {
 	d.call("get_next_event_batch", "", "Info")
 	if n := len(d.g.feed.queue); n > 0 {
 		t.Errorf("%d events are left after all were asked for", n)
+	}
+}
+
+// TestNoMessage is a bot that is run for a schedule: whether it waits for events or for messages, it has been told of all that there is.
+// Only that it is quiet says that it is done.
+func TestNoMessage(t *testing.T) {
+	for _, waits := range []string{"get_next_event", "wait_next_msgs"} {
+		d := newDaemonFor(t, &recorder{}, Occasion{})
+		d.call("start_io", "7", "null")
+		if waits == "get_next_event" {
+			d.call("get_next_event_batch", "", `{"kind":"ImapInboxIdle"}}]`)
+		}
+		d.call("get_next_msgs", "7", `"result":[]`)
+		d.call("set_config", `7,"last_msg_id","5"`, "null")
+		d.call("markseen_msgs", "7,[0]", "")
+		d.send(waits, map[string]string{"wait_next_msgs": "7"}[waits])
+		d.until("the bot waits, and nobody noticed", func() bool { a := d.g.Activity(); return a.Taken && a.Waiting == 1 })
+		if d.done() {
+			t.Errorf("a bot that calls %s is done, and has had no message", waits)
+		}
 	}
 }

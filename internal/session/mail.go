@@ -22,7 +22,7 @@ import (
 )
 
 // mailClient runs bots that bring their own client of IMAP and SMTP: a minirelay within their sandbox is their provider. Its INBOX holds
-// the run's message, as a mail that is not encrypted, and what they submit becomes messages of core's. When they have gone quiet they are
+// the run's message, as a mail that is not encrypted, or nothing where they are run for a schedule, and what they submit becomes messages of core's. When they have gone quiet they are
 // ended.
 type mailClient struct {
 	furnisher   func(spec *sandbox.Spec, m bot.Manifest) error
@@ -87,12 +87,15 @@ func (mc *mailClient) run(ctx context.Context, p *program, c *coreSide, o occasi
 		MaxMail: maxFiled, MaxTotal: maxFiledTotal, MaxRecipients: maxTo, Log: p.r.Log,
 		Bot: &minirelay.BotClient{Password: password, Certificate: mc.certificate, Submission: post},
 	})
-	mail, err := m.mime()
-	if err != nil {
-		return finish{}, err
-	}
 	env := append(m.env(p.bot.Manifest.Limits.Wall), "MAYFLY_MAIL_USER="+string(p.bot.Address), "MAYFLY_MAIL_PASSWORD="+password)
-	v := &visit{p: p, relay: relay, uid: relay.Present(mail)}
+	v := &visit{p: p, relay: relay, scheduled: o.schedule != nil}
+	if !v.scheduled {
+		mail, err := m.mime()
+		if err != nil {
+			return finish{}, err
+		}
+		v.uid = relay.Present(mail)
+	}
 	return v.run(ctx, cancel, c, env, timeline)
 }
 
@@ -101,7 +104,12 @@ type visit struct {
 	p     *program
 	relay *minirelay.Private
 	uid   uint32 // of the message
+
+	scheduled bool // there is no message
 }
+
+// looked reports whether the bot has looked at its message, where it has one.
+func (v *visit) looked() bool { return v.scheduled || v.relay.Looked() }
 
 func (v *visit) run(ctx context.Context, cancel func(), c *coreSide, env []string, timeline *Timeline) (finish, error) {
 	p := v.p
@@ -129,7 +137,7 @@ func (v *visit) run(ctx context.Context, cancel func(), c *coreSide, env []strin
 	tasks.Go(func() { c.countLost(ctx) })
 
 	exit, own, trouble := v.attend(ctx, timeline)
-	looked := v.relay.Looked()
+	looked := v.looked()
 	hangUp()
 	printed.Wait()
 	if p.log.flooded() {
@@ -201,9 +209,9 @@ func (v *visit) quiet(ctx context.Context, ended <-chan struct{}) (since time.Ti
 		}
 		calm := now.Sub(since)
 		switch {
-		case v.relay.Looked() && (calm >= grace || v.relay.Settled() && calm >= grace/3):
+		case v.looked() && (calm >= grace || v.relay.Settled() && calm >= grace/3):
 			return since, true
-		case !v.relay.Looked() && calm >= grace && !renewed:
+		case !v.looked() && calm >= grace && !renewed:
 			renewed = v.relay.Renew(v.uid)
 		}
 	}

@@ -11,11 +11,19 @@ import (
 // gatewayOptions are those of every run.
 func (p *program) gatewayOptions(c *coreSide, o occasion, files gateway.Files) gateway.Options {
 	return gateway.Options{
-		Core: c.client, Files: files, Account: uint32(c.account), Chats: []uint32{uint32(o.msg.ChatID)},
+		Core: c.client, Files: files, Account: uint32(c.account), Chats: o.chats(),
 		CorePaths: c.corePaths(), Limits: gateway.DefaultLimits(), Notify: func(string, json.RawMessage) {},
 		Invite: p.bot.Invite, Fingerprint: string(p.bot.Fingerprint), Home: bundleDir, Temporary: tmpDir,
 		Consent: consent{p.r.Ledger, p.bot.Address, c.wrote},
 	}
+}
+
+// chats are those that have woken the bot.
+func (o occasion) chats() []uint32 {
+	if o.schedule != nil {
+		return nil
+	}
+	return []uint32{uint32(o.msg.ChatID)}
 }
 
 // consent is that of a bot's contacts, and of who has just written, which the ledger will know when the session is committed.

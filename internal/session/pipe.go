@@ -135,6 +135,9 @@ func (pp *pipe) run(ctx context.Context, p *program, c *coreSide, o occasion, ti
 	if end.status != bot.RunOK {
 		return end, nil
 	}
+	if o.schedule != nil {
+		return p.post(session, c, o, end, out.text)
+	}
 	return p.reply(session, c, o, end, out.text)
 }
 
@@ -202,8 +205,9 @@ func (p *program) reply(ctx context.Context, c *coreSide, o occasion, f finish, 
 	return f, err
 }
 
-// mailMessage is a message as a pipe's program gets it.
+// mailMessage is a message as a pipe's program gets it. Of a schedule's run it has nothing to read.
 type mailMessage struct {
+	schedule   *Schedule
 	bot        bot.Address
 	id         string
 	sender     bot.Fingerprint
@@ -217,7 +221,10 @@ type mailMessage struct {
 
 // receive collects what the program is to know of the message, and lays the attachment before it.
 func (p *program) receive(ctx context.Context, c *coreSide, o occasion) (mailMessage, error) {
-	m := mailMessage{bot: p.bot.Address, id: o.id, sender: o.sender, msg: o.msg}
+	m := mailMessage{schedule: o.schedule, bot: p.bot.Address, id: o.id, sender: o.sender, msg: o.msg}
+	if o.schedule != nil {
+		return m, p.box.Seal(attachmentsDir)
+	}
 	var err error
 	if m.contact, err = c.client.Contact(ctx, c.account, o.msg.FromID); err != nil {
 		return m, err
@@ -236,12 +243,16 @@ func (p *program) receive(ctx context.Context, c *coreSide, o occasion) (mailMes
 
 // env is what procmail gives to its programs, and what there is to know besides.
 func (m mailMessage) env(wall time.Duration) []string {
+	deadline := "MAYFLY_DEADLINE=" + strconv.FormatInt(time.Now().Add(wall).Unix(), 10)
+	if m.schedule != nil {
+		return append(m.schedule.env(), "RECIPIENT="+string(m.bot), deadline)
+	}
 	env := []string{
 		"SENDER=" + oneLine(m.contact.Address), "RECIPIENT=" + string(m.bot), "MESSAGE_ID=<" + oneLine(m.id) + ">",
 		"MAYFLY_SENDER_NAME=" + oneLine(m.contact.DisplayName), "MAYFLY_SENDER_FINGERPRINT=" + string(m.sender),
 		"MAYFLY_CHAT_ID=" + strconv.FormatUint(uint64(m.msg.ChatID), 10), "MAYFLY_CHAT_NAME=" + oneLine(m.chat.Name),
 		"MAYFLY_CHAT_TYPE=" + strings.ToLower(oneLine(m.chat.Type)),
-		"MAYFLY_DEADLINE=" + strconv.FormatInt(time.Now().Add(wall).Unix(), 10),
+		deadline,
 	}
 	if m.attachment != "" {
 		env = append(env, "MAYFLY_ATTACHMENT="+m.attachment)
@@ -262,6 +273,9 @@ func oneLine(s string) string {
 
 // write is the message in MIME: one part of text, and the attachment if there is one.
 func (m mailMessage) write(w io.Writer) error {
+	if m.schedule != nil {
+		return nil
+	}
 	var h mail.Header
 	h.SetAddressList("From", []*mail.Address{{Name: oneLine(m.contact.DisplayName), Address: oneLine(m.contact.Address)}})
 	h.SetAddressList("To", []*mail.Address{{Address: string(m.bot)}})

@@ -99,7 +99,7 @@ func (r *Runner) prestart(ctx context.Context, w Work) *program {
 		p.say = r.sayer(ctx, w, &p.said)
 	}
 	ctx, p.cancel = context.WithCancel(ctx)
-	if !w.Message {
+	if !w.Message && w.Schedule == nil {
 		close(p.opened)
 		return p
 	}

@@ -80,17 +80,18 @@ func (r *resident) run(ctx context.Context, p *program, c *coreSide, o occasion,
 	}
 	options := p.gatewayOptions(c, o, files)
 	options.Occasion = &gateway.Occasion{Message: uint32(o.msg.ID), New: o.event.Kind == core.IncomingMsg, Event: o.event.Raw}
-	d := &daemon{p: p, g: gateway.New(options), cancel: cancel}
+	d := &daemon{p: p, g: gateway.New(options), schedule: o.schedule, cancel: cancel}
 	p.asked = d.g.Asked
 	return d.run(ctx, c, timeline)
 }
 
 // daemon is a resident bot in its run.
 type daemon struct {
-	p      *program
-	g      *gateway.Gateway
-	cancel context.CancelFunc
-	tasks  sync.WaitGroup
+	p        *program
+	g        *gateway.Gateway
+	schedule *Schedule // nil: it is run for a message
+	cancel   context.CancelFunc
+	tasks    sync.WaitGroup
 
 	mu  sync.Mutex
 	err error // how the bot broke the protocol
@@ -98,7 +99,7 @@ type daemon struct {
 
 func (d *daemon) run(ctx context.Context, c *coreSide, timeline *Timeline) (finish, error) {
 	p := d.p
-	if err := p.box.Start(programName); err != nil {
+	if err := p.box.Start(programName, d.schedule.env()...); err != nil {
 		return finish{}, err
 	}
 	timeline.Mark("handler")
@@ -259,10 +260,11 @@ func (d *daemon) report(ctx context.Context, c *coreSide) {
 	}
 }
 
-// finish judges how the bot ended. One that was quiet, and so was ended by us, is well.
+// finish judges how the bot ended. One that was quiet, and so was ended by us, is well. So is one that ended by itself when it was run for
+// a schedule: there is nothing that it must have asked for.
 func (d *daemon) finish(exit sandbox.Exit, own, taken bool, trouble error) finish {
 	switch {
-	case trouble == nil && (!own || taken && exit == sandbox.Exit{}):
+	case trouble == nil && (!own || (taken || d.schedule != nil) && exit == sandbox.Exit{}):
 		return finish{status: bot.RunOK}
 	case trouble == nil && exit == sandbox.Exit{}:
 		return finish{status: bot.RunError, message: bounded("the bot ended before it asked for its message\n" + d.p.log.last())}

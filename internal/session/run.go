@@ -8,12 +8,13 @@ import (
 	"mayfly/internal/crash"
 )
 
-// occasion is what a bot is run for: a message that came, or an update of a webxdc message that is there.
+// occasion is what a bot is run for: a message that came, an update of a webxdc message that is there, or a schedule.
 type occasion struct {
-	event  core.Event
-	msg    core.Message
-	sender bot.Fingerprint // who signed the mail
-	id     string          // the mail's Message-ID, without brackets
+	schedule *Schedule // nil: a message or an update
+	event    core.Event
+	msg      core.Message
+	sender   bot.Fingerprint // who signed the mail
+	id       string          // the mail's Message-ID, without brackets
 }
 
 // What core calls a chat with one contact.
@@ -21,10 +22,13 @@ const single = "Single"
 
 // messages runs the bot for what the mail turned out to be, if core says that it was a message or a webxdc update. Receipts,
 // reactions, edits and the first half of a large message are neither, and the record is nil. A session has one run at most: of
-// a mail that core splits into several messages, which apps do not send, the bot sees the first.
+// a mail that core splits into several messages, which apps do not send, the bot sees the first. For a schedule it is run at once.
 func (r *Runner) messages(ctx context.Context, c *coreSide, p *program, w Work) (*bot.RunRecord, error) {
 	if err := c.client.StartIO(ctx, c.account); err != nil {
 		return nil, err
+	}
+	if w.Schedule != nil {
+		return p.run(ctx, c, occasion{schedule: w.Schedule}, w.Timeline)
 	}
 	for {
 		e, ok, err := c.incoming(ctx, r.Limits.Incoming)

@@ -86,6 +86,10 @@ func (p *program) job(ctx context.Context, g *gateway.Gateway, f *files, o occas
 		"bot":         map[string]string{"name": m.Name, "address": string(p.bot.Address), "version": m.Version},
 		"deadline_ms": m.Limits.Wall.Milliseconds(), "heap": heap(m.Limits.Memory),
 	}
+	if o.schedule != nil {
+		job["event"], job["schedule"] = "scheduled", o.schedule.event()
+		return p.sealed(job)
+	}
 	var err error
 	if job["message"], err = g.Read(ctx, "get_message", o.msg.ID); err != nil {
 		return nil, err
@@ -102,6 +106,11 @@ func (p *program) job(ctx context.Context, g *gateway.Gateway, f *files, o occas
 	if err != nil {
 		return nil, err
 	}
+	return p.sealed(job)
+}
+
+// sealed is the job's line, when the attachment that it names is there.
+func (p *program) sealed(job map[string]any) ([]byte, error) {
 	if err := p.box.Seal(attachmentsDir); err != nil {
 		return nil, err
 	}

@@ -14,6 +14,9 @@
 //	end       the account's state is read, core ends, both copies are streamed out
 //	commit    one transaction
 //
+// A session for a schedule presents no mail: core starts, and the bot is run at once. It may write to contacts that have consented, as
+// ever, and no chat has woken it. If it fails, the commit has the record and the schedule's next instant, and nothing else.
+//
 // A bot that fails (throws, loops, runs out of memory) gets its run recorded, and nothing that it did counts: the session is
 // repeated with core alone, so that core knows the mail, and that is committed, with a sentence to the user who wrote. So is a run after
 // whose calls core failed (dies, does not answer, is not drained): a mail is at fault only where core fails without the bot.
@@ -109,6 +112,7 @@ type Work struct {
 	Bot      ledger.Bot
 	Job      ledger.Job
 	Mail     []byte
+	Schedule *Schedule     // what the bot is run for instead of a mail; nil: there is a mail
 	Message  bool          // the gate says that it may be a message: the bot may run; otherwise core is alone
 	CPU      time.Duration // what is left of the bot's CPU time; 0: no bound but a run's own
 	Retry    bool          // a run may be tried again later: the session ends with Again
@@ -134,15 +138,20 @@ type Outcome struct {
 
 // Run runs and commits one session. An error is the host's, or Again: nothing was committed, and the session may be run again.
 func (r *Runner) Run(ctx context.Context, w Work) (Outcome, error) {
+	started := time.Now()
 	outcome, err := r.attempt(ctx, w, nil)
 	var failed *runFailed
 	if !errors.As(err, &failed) {
 		return outcome, err
 	}
+	failed.record.Schedule = w.Schedule.cron()
 	r.Log.Info("the bot failed; nothing that it did counts", "bot", w.Bot.Address, "uid", w.Job.Cursor.UID,
 		"status", failed.record.Status, "message", failed.record.Message)
 	if failed.again(w) {
 		return Outcome{}, &Again{failed.record}
+	}
+	if w.Schedule != nil {
+		return r.commitFailed(ctx, w, failed, started)
 	}
 	w.Message = false
 	outcome, err = r.attempt(ctx, w, failed)
@@ -179,7 +188,7 @@ func again(r bot.RunRecord, attempts int) bool {
 
 // again reports whether the run is to be tried again later.
 func (f *runFailed) again(w Work) bool {
-	return w.Retry && (f.core && w.Job.Attempts <= 1 || again(f.record, w.Job.Attempts))
+	return w.Retry && (f.core && w.attempts() <= 1 || again(f.record, w.attempts()))
 }
 
 // ErrMail is wrapped by errors that the mail itself may have caused, such as that core died of it, or did not come to an end:
@@ -297,8 +306,10 @@ func (r *Runner) attempt(ctx context.Context, w Work, failed *runFailed) (done O
 	c.relay.Stages(func(stage string) {
 		r.Log.Debug("minirelay", "bot", w.Bot.Address, "uid", w.Job.Cursor.UID, "stage", stage)
 	})
-	c.relay.Present(w.Mail)
-	crash.At(crash.Presented)
+	if w.Schedule == nil {
+		c.relay.Present(w.Mail)
+		crash.At(crash.Presented)
+	}
 	run, err := r.messages(ctx, c, program, w)
 	var stands *runFailed // what it has said is sent, and core's account knows it
 	if errors.As(err, &stands) && w.Bot.Manifest.AtOnce && !stands.again(w) {
@@ -346,10 +357,11 @@ func (r *Runner) commit(ctx context.Context, w Work, run *bot.RunRecord, end end
 	}
 	crash.At(crash.Staged)
 	if run != nil {
+		run.Schedule = w.Schedule.cron()
 		run.CoreCPU, run.CoreMemory = run.CoreCPU+end.core.CPU, max(run.CoreMemory, end.core.Memory)
 	}
 	err = r.Ledger.Commit(ctx, ledger.Commit{
-		Bot: w.Bot.Address, Jobs: []int64{w.Job.ID}, Account: end.account, Storage: end.folder, UIDNext: end.uidNext,
+		Bot: w.Bot.Address, Jobs: w.jobs(), Schedule: w.Schedule.instant(), Account: end.account, Storage: end.folder, UIDNext: end.uidNext,
 		State: end.state, Consent: end.consent, ConsentFrom: w.Job.From, Word: end.stop(w.Job), Outgoing: outgoing, Notice: end.notice, Run: run,
 		Started: started, Ended: time.Now(),
 	})
