@@ -20,6 +20,9 @@
 //     answered as ever.
 //   - The host's commands (bot.Word) start nothing, and wait for no limit. Each contact gets so many answers and no more; a /stop counts
 //     also where it is not answered, and what waits of the contact is over with it.
+//   - A bot with schedules is run for each instant once (package schedule), after the mail that waits for it, unless that takes for longer
+//     than five minutes; under the same budgets, limits, slots and retries, and not while it is paused. What was missed is run once, late.
+//     A clock that was set is noticed within a minute.
 //   - The memory that the sandboxes of all sessions under way may take together is bounded by Slots.
 //   - The mail that is in memory, of all bots together, is bounded by Memory.
 //   - A bot for which there is nothing to do holds no connection to the relay; the last one of a bot that had mail is closed after
@@ -89,6 +92,11 @@ type Ledger interface {
 	NoticeLimit(ctx context.Context, a ledger.Answer, to ...ledger.Subject) (bool, error)
 	Consents(ctx context.Context, account bot.Address, contact bot.Fingerprint) (bool, error)
 	Overran(ctx context.Context, account bot.Address, why string, at time.Time) error
+	Schedules(ctx context.Context, account bot.Address) ([]ledger.Schedule, error)
+	PlanSchedule(ctx context.Context, account bot.Address, i ledger.Instant) error
+	AttemptSchedule(ctx context.Context, account bot.Address, i ledger.Instant) (int, error)
+	ForgiveSchedule(ctx context.Context, account bot.Address, i ledger.Instant) error
+	FailSchedule(ctx context.Context, account bot.Address, i ledger.Instant, run bot.RunRecord, giveUp bool) error
 }
 
 // Sessions runs one session from the mail to the commit.
@@ -125,10 +133,12 @@ type Options struct {
 	Memory      int64 // bytes of mail that the host holds at a time, of all bots
 	Budgets     Budgets
 	Limits      Limits
-	MaxAttempts int           // of one mail on which core fails or the daemon dies
-	Backoff     time.Duration // the pause after a first failure; it doubles up to 5 min
-	IdleClose   time.Duration // after this long without mail the connection to the relay is closed
-	Looks       int           // how many bots may look at a time whether there is something to do; each holds a connection
+	MaxAttempts int              // of one mail on which core fails or the daemon dies
+	Backoff     time.Duration    // the pause after a first failure; it doubles up to 5 min
+	IdleClose   time.Duration    // after this long without mail the connection to the relay is closed
+	Looks       int              // how many bots may look at a time whether there is something to do; each holds a connection
+	ScheduleGap time.Duration    // the operator's, between two runs that schedules cause
+	Now         func() time.Time // the time of day, for schedules; nil: time.Now
 	Done        func(session.Outcome)
 	Log         *slog.Logger
 }
@@ -160,6 +170,9 @@ type Dispatcher struct {
 
 // New makes a Dispatcher without bots.
 func New(opts Options) *Dispatcher {
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
 	return &Dispatcher{
 		opts: opts, host: opts.Budgets.Host.lanes(), held: semaphore.NewWeighted(opts.Memory), looks: semaphore.NewWeighted(int64(opts.Looks)),
 		actors: map[bot.Address]*actor{},
@@ -188,7 +201,7 @@ func (d *Dispatcher) Wake(ctx context.Context, account bot.Address, what Wake) {
 func (d *Dispatcher) newActor(account bot.Address) *actor {
 	return &actor{
 		d: d, account: account, signal: make(chan struct{}, 1), chores: make(chan func()), budget: newBudget(d.opts.Budgets, d.host),
-		log: d.opts.Log.With("bot", account),
+		retries: map[string]retry{}, log: d.opts.Log.With("bot", account),
 	}
 }
 
@@ -232,6 +245,9 @@ type actor struct {
 	tellAt   time.Time                        // when the author is to be told of what has failed; zero: nothing is known of any
 	words    map[ledger.Subject]*rate.Limiter // of the host's own answers
 	heard    heard                            // of a bot that is paused
+	plan     plan                             // of its schedules
+	retries  map[string]retry                 // of schedules
+	clash    clash
 	gateKeys *gate.Keys
 	keysOf   keysOf
 }
@@ -289,7 +305,7 @@ func (a *actor) sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// rest returns at the next wake, when the outbox or mail over a budget is due, or when ctx ends.
+// rest returns at the next wake, when the outbox, a schedule or mail over a budget is due, or when ctx ends.
 func (a *actor) rest(ctx context.Context) {
 	var due, over, idle, tell <-chan time.Time
 	if at, ok := a.d.opts.Outbox.Next(a.account); ok {
@@ -304,6 +320,7 @@ func (a *actor) rest(ctx context.Context) {
 	if a.inbox != nil {
 		idle = time.After(a.d.opts.IdleClose)
 	}
+	tick := a.plan.tick(a.d.now())
 	for {
 		select {
 		case <-a.signal:
@@ -315,6 +332,11 @@ func (a *actor) rest(ctx context.Context) {
 			return
 		case <-tell:
 			return
+		case <-tick:
+			if a.plan.reached(a.d.now()) {
+				return
+			}
+			tick = a.plan.tick(a.d.now())
 		case <-over:
 			a.again(WakeInbox)
 			return
@@ -365,6 +387,9 @@ func (a *actor) turn(ctx context.Context, wakes Wake, wokenAt time.Time) error {
 		if err := a.mails(ctx, wokenAt); err != nil {
 			return errors.Join(folderErr, err)
 		}
+	}
+	if err := a.scheduled(ctx); err != nil {
+		return errors.Join(folderErr, err)
 	}
 	err := a.flush(ctx)
 	if a.tell(ctx) && err == nil {
@@ -462,6 +487,11 @@ func (a *actor) mails(ctx context.Context, wokenAt time.Time) error {
 			paused, err := a.paused(ctx)
 			if err != nil {
 				return errors.Join(err, a.dropRefused(ctx))
+			}
+			if a.overdue() {
+				if err := a.scheduled(ctx); err != nil {
+					return err
+				}
 			}
 			if err := a.next(ctx, ledger.Cursor{UIDValidity: status.UIDValidity, UID: m.UID}, m.Size, paused, wokenAt); err != nil {
 				return fmt.Errorf("mail %d: %w", m.UID, err)

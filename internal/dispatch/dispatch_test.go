@@ -144,10 +144,16 @@ func (s *sessions) Run(ctx context.Context, w session.Work) (session.Outcome, er
 	if s.spend != nil {
 		record = s.spend(w)
 	}
-	err := s.ledger.Commit(ctx, ledger.Commit{
-		Bot: w.Bot.Address, Jobs: []int64{w.Job.ID}, Account: w.Bot.Account + 1, UIDNext: w.Bot.UIDNext + 1, State: w.Bot.State,
+	c := ledger.Commit{
+		Bot: w.Bot.Address, Account: w.Bot.Account + 1, UIDNext: w.Bot.UIDNext + 1, State: w.Bot.State,
 		Consent: w.Job.Sender, Run: &record, Started: time.Now(), Ended: time.Now(),
-	})
+	}
+	if w.Schedule != nil {
+		c.Schedule = &w.Schedule.Instant
+	} else {
+		c.Jobs = []int64{w.Job.ID}
+	}
+	err := s.ledger.Commit(ctx, c)
 	return session.Outcome{Bot: w.Bot.Address, Job: w.Job.ID}, err
 }
 
@@ -217,7 +223,7 @@ func newBench(t *testing.T, accounts ...bot.Address) *bench {
 			return b.inboxes[a], nil
 		},
 		Folder: noFolder{}, Ledger: l, Sessions: b.sessions, Outbox: noOutbox{}, Keys: keys{dearmored(t, "bot2-secret.asc")},
-		Bounds: gate.DefaultBounds(), Slots: NewSlots(2, 0), Memory: 1 << 20, MaxAttempts: 2, Backoff: 10 * time.Millisecond, IdleClose: time.Minute, Looks: 16, Done: func(session.Outcome) {},
+		Bounds: gate.DefaultBounds(), Slots: NewSlots(2, 0), Memory: 1 << 20, MaxAttempts: 2, Backoff: 10 * time.Millisecond, IdleClose: time.Minute, Looks: 16, ScheduleGap: time.Hour, Done: func(session.Outcome) {},
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	b.ctx, b.stop = context.WithCancel(t.Context())
