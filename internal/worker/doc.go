@@ -35,7 +35,7 @@
 //	contact      core's Contact, the sender (optional)
 //	attachment   {path: "/attachments/…", name, mime, size} or null
 //	update       the webxdc update, with msgId, the id of the webxdc's message (event webxdc)
-//	schedule     {cron, lastRun} (event scheduled)
+//	schedule     {cron, scheduledTime, lastRun} (event scheduled)
 //
 // The status in done, and the exit code:
 //
@@ -81,7 +81,11 @@
 // update, what a webxdc app sent: the fields of the update (payload, info, summary, document, …), and instanceId, chat, contact,
 // reply(content), send(update, description).
 //
-// event, of a schedule: {cron, lastRun}.
+// event, of a schedule, with times in milliseconds since 1970:
+//
+//	cron                        the line in the manifest
+//	scheduledTime               the instant that it named; the run is a little later, or much where the host was down
+//	lastRun                     when the last run of the schedule that did not fail began; null: never
 //
 // env, the bot's surroundings:
 //
@@ -91,7 +95,7 @@
 //	storage.put(key, value)     value as data above
 //	storage.delete(key)         resolves to whether there was one
 //	storage.list(prefix)        resolves to the keys that begin with prefix, sorted
-//	send(chatId, content)       as msg.reply, to the chat of that id; so far only the chat of the run is allowed
+//	send(to, content)           as msg.reply, to a chat, to the chat of that id, or to a contact; what the host does not allow is rejected
 //	chat(id), contact(id)       resolve to those of that id
 //	rpc(method, ...params)      calls core's JSON-RPC; what the host does not allow is rejected with the reason
 //

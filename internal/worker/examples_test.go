@@ -27,7 +27,7 @@ func reply(t *testing.T, h *host) string {
 }
 
 func TestExamplesCheck(t *testing.T) {
-	for _, name := range []string{"dice", "echo", "notes"} {
+	for _, name := range []string{"dice", "echo", "notes", "reminder"} {
 		h := example(t, name, "")
 		h.job = map[string]any{"event": "check", "main": "main.js"}
 		h.run().wantOK()
@@ -110,4 +110,59 @@ func TestNotes(t *testing.T) {
 			t.Errorf("%d %q: %q, want %q", tt.chat, tt.text, got, tt.want)
 		}
 	}
+}
+
+// A reminder comes when its time is past, once, and in the chat where it was wanted.
+func TestReminder(t *testing.T) {
+	storage := t.TempDir()
+	run := func(chat int, text string) *host {
+		h := example(t, "reminder", text)
+		h.opts.Storage = storage
+		h.job["chat"] = map[string]any{"id": chat, "name": "", "chatType": "Group"}
+		return h
+	}
+	for _, tt := range []struct{ text, want string }{
+		{"hello", `^I remind this chat`},
+		{"/remind 3h", `^When shall I remind you`},
+		{"/remind soon buy milk", `^When shall I remind you`},
+		{"/remind 2000-01-01 buy milk", `^That is not in the next ten years`},
+		{"/remind 0h buy milk", `^That is not in the next ten years`},
+		{"/remind 2d buy milk", `^I shall remind you at the first full hour after 20..-..-.. ..:.. UTC\.$`},
+		{"/remind 9999-01-01 buy milk", `^That is not in the next ten years`},
+		{"/list", `^1\. 20..-..-.. ..:.. UTC: buy milk$`},
+		{"/forget 2", `^There is no such reminder\. 1\. `},
+	} {
+		if got := reply(t, run(10, tt.text)); !regexp.MustCompile(tt.want).MatchString(got) {
+			t.Errorf("%q: %q, want %s", tt.text, got, tt.want)
+		}
+	}
+	if got := reply(t, run(11, "/list")); got != "There is nothing to come." {
+		t.Errorf("in another chat: %q", got)
+	}
+	tick := func(want ...string) {
+		t.Helper()
+		h := run(0, "")
+		h.job["event"], h.job["schedule"] = "scheduled", map[string]any{"cron": "0 * * * *", "scheduledTime": 0, "lastRun": nil}
+		h.run().wantOK().wantCalls(want...)
+	}
+	tick()
+	past := storedAs(t, storage, "buy milk")
+	if err := os.Rename(past, regexp.MustCompile(`due\+20..`).ReplaceAllString(past, "due+2001")); err != nil {
+		t.Fatal(err)
+	}
+	tick(`send_msg[1,10,{"text":"⏰ buy milk"}]`)
+	tick()
+}
+
+// storedAs is the file of the one value that is kept.
+func storedAs(t *testing.T, storage, value string) string {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(storage, "*"))
+	if err != nil || len(paths) != 1 {
+		t.Fatalf("stored are %v, %v", paths, err)
+	}
+	if text, err := os.ReadFile(paths[0]); err != nil || string(text) != value {
+		t.Fatalf("%s has %q, %v", paths[0], text, err)
+	}
+	return paths[0]
 }

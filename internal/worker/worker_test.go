@@ -140,7 +140,8 @@ func TestSendFiles(t *testing.T) {
 func TestOtherEvents(t *testing.T) {
 	script := `export default {
   async webxdc(update, env) { console.log(update.payload.a, update.instanceId, update.chat.name); await update.send({payload: {b: 2}}, 'b'); return 'seen' },
-  async scheduled(event, env) { console.log(event.cron, event.lastRun); await env.send(3, 'tick') },
+  async scheduled(event, env) { console.log(event.cron, event.scheduledTime, event.lastRun)
+    await env.send(3, 'tick'); await env.send(await env.chat(4), 'tack'); await env.send(await env.contact(5), 'tock') },
 }`
 	h := newHost(t, script, "")
 	h.job["event"], h.job["update"] = "webxdc", map[string]any{"payload": map[string]any{"a": 1}, "msgId": 12}
@@ -148,8 +149,17 @@ func TestOtherEvents(t *testing.T) {
 		wantCalls(`send_webxdc_status_update[1,12,"{\"payload\":{\"b\":2}}","b"]`, `send_msg[1,10,{"text":"seen"}]`)
 
 	h = newHost(t, script, "")
-	h.job["event"], h.job["schedule"] = "scheduled", map[string]any{"cron": "0 * * * *", "lastRun": 17}
-	h.run().wantOK().wantLog("0 * * * * 17\n").wantCalls(`send_msg[1,3,{"text":"tick"}]`)
+	h.job["event"], h.job["schedule"] = "scheduled", map[string]any{"cron": "0 * * * *", "scheduledTime": 18, "lastRun": 17}
+	known := h.answers
+	h.answers = func(method string, params []any) (any, error) {
+		if strings.HasPrefix(method, "get_") {
+			return map[string]any{"id": params[1]}, nil
+		}
+		return known(method, params)
+	}
+	h.run().wantOK().wantLog("0 * * * * 18 17\n").wantCalls(`send_msg[1,3,{"text":"tick"}]`,
+		`get_basic_chat_info[1,4]`, `send_msg[1,4,{"text":"tack"}]`,
+		`get_contact[1,5]`, `create_chat_by_contact_id[1,5]`, `send_msg[1,105,{"text":"tock"}]`)
 
 	newHost(t, script, "").run().wantOK().wantLog("main.js has no message handler: nothing was run\n")
 

@@ -24,8 +24,10 @@
     return content.file == null ? data : { ...data, ...fileData(content.file) }
   }
 
-  async function send(chatId, content) {
+  // to is the id of a chat, a chat, or a contact
+  async function send(to, content) {
     const error = new Error()
+    const chatId = to instanceof Contact ? await call('create_chat_by_contact_id', [account, to.id], error) : (to?.id ?? to)
     return new Sent(await call('send_msg', [account, chatId, messageData(content)], error))
   }
 
