@@ -65,6 +65,7 @@ type botsConfig struct {
 	Folder       string   `toml:"folder"`
 	Interpreters []string `toml:"interpreters"`
 	Landlock     string   `toml:"landlock"`
+	ScheduleGap  string   `toml:"schedule_gap"`
 }
 
 type limitsConfig struct {
@@ -102,7 +103,7 @@ func defaultConfig() config {
 			Poll: "15m",
 		},
 		Install: installConfig{Who: install.Everyone, Listed: []string{}, InstallsPerHour: 60, Bots: 1000, Disk: "5GB"},
-		Bots:    botsConfig{Memory: "128MB", Wall: "30s", Folder: "100MB", Interpreters: bundle.DefaultInterpreters(), Landlock: landlockIfThere},
+		Bots:    botsConfig{Memory: "128MB", Wall: "30s", Folder: "100MB", Interpreters: bundle.DefaultInterpreters(), Landlock: landlockIfThere, ScheduleGap: "1h"},
 		Limits: limitsConfig{
 			Memory: "2GB", CPUPerHour: "36s", CPUPerDay: "86.4s", MailsPerHour: 600, SentPerHour: 2000, BytesPerHour: "500MB",
 			PerUser: perUserConfig{MailsPerHour: 60, MailsPerDay: 120, SecondsPerHour: 60, BytesPerHour: "60MB"},
@@ -250,6 +251,9 @@ func (b botsConfig) ceilings() (bundle.Ceilings, error) {
 	}
 	if _, err := b.limits(); err != nil {
 		wrong("folder = %q: want 0B to 500MB", b.Folder)
+	}
+	if c.ScheduleGap, err = time.ParseDuration(b.ScheduleGap); err != nil || c.ScheduleGap < time.Minute || c.ScheduleGap > 365*24*time.Hour {
+		wrong("schedule_gap = %q: want 1m to 8760h", b.ScheduleGap)
 	}
 	if b.Landlock != landlockIfThere && b.Landlock != landlockRequired {
 		wrong("landlock = %q: want %s or %s", b.Landlock, landlockIfThere, landlockRequired)

@@ -92,6 +92,7 @@ func TestTables(t *testing.T) {
 				Record: bot.RunRecord{Status: bot.RunOK, CPU: 12 * time.Millisecond, Wall: 90 * time.Millisecond, Memory: 8 << 20}},
 			{ID: 16, Bot: "b3x9q@chat.test", Jobs: []int64{39}, Ended: ago(2 * time.Hour),
 				Record: bot.RunRecord{Status: bot.RunTimeout, CPU: 30 * time.Second, Wall: 30 * time.Second, Memory: 128 << 20, Message: "took longer than 30s\n" + strings.Repeat("x", 200)}},
+			{ID: 15, Bot: "dice@chat.test", Jobs: []int64{}, Ended: ago(3 * time.Hour), Committed: true, Record: bot.RunRecord{Status: bot.RunOK, Schedule: "0 8 * * *"}},
 		},
 		SetAside: []admin.SetAside{{Job: 39, Bot: "b3x9q@chat.test", Accepted: ago(2 * time.Hour), Attempts: 5, Size: 3000, Why: "core ended"}},
 	}

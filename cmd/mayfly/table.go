@@ -131,6 +131,9 @@ func (p printer) runs(answer admin.Runs) error {
 	var rows [][]cell
 	for _, r := range answer.Runs {
 		jobs := strings.Trim(fmt.Sprint(r.Jobs), "[]")
+		if r.Record.Schedule != "" {
+			jobs = r.Record.Schedule // the line of crontab
+		}
 		status := cell{string(r.Record.Status), r.Record.Status != bot.RunOK || !r.Committed}
 		rows = append(rows, []cell{plain(fmt.Sprint(r.ID)), plain(string(r.Bot)), plain(jobs), plain(p.ago(r.Ended)), status, plain(seconds(r.Record.CPU)),
 			plain(seconds(r.Record.Wall)), plain(bot.RoundSize(r.Record.Memory)), plain(yesNo(r.Committed)), plain(short(r.Record.Message))})

@@ -58,11 +58,12 @@
 //	                                  start and help the bot gets these: see docs/AUTHORS.md
 //	description = "Roll dice"         at most 200 characters
 //
+//	[[schedule]]                      at most 10: when the bot is run without a message
+//	cron = "0 8 * * *"                minute, hour, day of the month, month, day of the week, as in crontab(5), in UTC; any two
+//	                                  runs of the bot's schedules are at least as far apart as the operator wants, an hour by default
+//
 // Known, checked, and then refused because this host does not support them yet:
 //
-//	mode = "mail"
-//	[[schedule]]
-//	cron = "0 * * * *"
 //	[network]
 //	origins = ["https://api.example.org"]
 package bundle
@@ -167,6 +168,8 @@ type Ceilings struct {
 	Total   int64         // bytes of all files
 	PerUser bot.PerUser
 
+	ScheduleGap time.Duration // between two runs of a bot that schedules cause, at least
+
 	Interpreters []string // the programs of the host that a native bot may name; none: there are no native bots
 }
 
@@ -189,6 +192,7 @@ func DefaultCeilings() Ceilings {
 			SecondsPerHour: 60,
 			BytesPerHour:   60e6,
 		},
+		ScheduleGap:  time.Hour,
 		Interpreters: DefaultInterpreters(),
 	}
 }

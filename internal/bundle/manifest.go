@@ -58,6 +58,7 @@ func parseManifest(data []byte, file func(path string) ([]byte, bool), c Ceiling
 	m.Limits, m.PerUser = root.limits(c)
 	m.GroupPrivacy = root.groupPrivacy()
 	m.Commands = root.commands()
+	m.Schedules = root.schedules(c.ScheduleGap)
 	root.notYet()
 	root.close()
 	return m, doc.problems
@@ -359,13 +360,6 @@ func (t *table) commandName() string {
 // notYet reads what later versions of this host will do: the types are checked, and then each is refused, so that nothing
 // that an author asked for is silently ignored.
 func (t *table) notYet() {
-	if t.has("schedule") {
-		for _, entry := range t.subs("schedule") {
-			entry.required("cron", `cron = "0 * * * *"`)
-			entry.close()
-		}
-		t.notSupported("schedule", "[[schedule]]", "remove it")
-	}
 	if t.has("network") {
 		if network := t.sub("network"); network != nil {
 			network.strs("origins", `origins = ["https://api.example.org"]`)
