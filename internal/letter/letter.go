@@ -35,12 +35,13 @@ type Limits struct {
 	Parts  int // parts, those included that only hold others
 	Depth  int // nesting
 	Files  int // files
+	File   int // bytes of one, unpacked
 	Text   int // bytes of the text, and of the HTML
 }
 
 // DefaultLimits are those of a mail that is to be read in a chat.
 func DefaultLimits() Limits {
-	return Limits{Header: 64 << 10, Parts: 50, Depth: 8, Files: 10, Text: 100_000}
+	return Limits{Header: 64 << 10, Parts: 50, Depth: 8, Files: 10, File: 20 << 20, Text: 100_000}
 }
 
 // Letter is a mail, read.
@@ -190,9 +191,12 @@ func (r *reader) file(e *message.Entity, kind string) error {
 	if len(r.letter.Files) == r.limits.Files {
 		return fmt.Errorf("%w: more than %d files", ErrTooMuch, r.limits.Files)
 	}
-	data, err := io.ReadAll(e.Body)
-	if err != nil {
+	data, err := io.ReadAll(io.LimitReader(e.Body, int64(r.limits.File)+1))
+	switch {
+	case err != nil:
 		return fmt.Errorf("%w: a file in it: %w", ErrMalformed, err)
+	case len(data) > r.limits.File:
+		return fmt.Errorf("%w: a file in it is larger than %d bytes", ErrTooMuch, r.limits.File)
 	}
 	r.letter.Files = append(r.letter.Files, File{Name: fileName(e.Header), Type: strings.ToLower(kind), Data: data})
 	return nil

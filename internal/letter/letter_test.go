@@ -108,6 +108,7 @@ func hostile() map[string]struct {
 		"deep":          {deep + "\nhi\n", ErrTooMuch},
 		"many parts":    {mixed + strings.Repeat("--b\n\nhi\n", 60) + "--b--\n", ErrTooMuch},
 		"many files":    {mixed + strings.Repeat("--b\nContent-Type: image/png\n\nhi\n", 11) + "--b--\n", ErrTooMuch},
+		"large file":    {"Content-Type: image/png\n\n" + strings.Repeat("x", 20<<20+1), ErrTooMuch},
 		"long text":     {"From: a@b\n\n" + strings.Repeat("x", 100_001), ErrTooMuch},
 		"long HTML":     {"Content-Type: text/html\n\n" + strings.Repeat("x", 100_001), ErrTooMuch},
 		"long together": {mixed + strings.Repeat("--b\n\n"+strings.Repeat("x", 60_000)+"\n", 2) + "--b--\n", ErrTooMuch},
@@ -144,7 +145,7 @@ func FuzzRead(f *testing.F) {
 			f.Add(lines(seed.mail))
 		}
 	}
-	l := Limits{Header: 2000, Parts: 10, Depth: 3, Files: 4, Text: 1000}
+	l := Limits{Header: 2000, Parts: 10, Depth: 3, Files: 4, File: 2000, Text: 1000}
 	f.Fuzz(func(t *testing.T, mail []byte) {
 		got, err := Read(mail, l)
 		if err != nil {
@@ -164,6 +165,9 @@ func FuzzRead(f *testing.F) {
 		sum := 0
 		for _, file := range got.Files {
 			sum += len(file.Data)
+			if len(file.Data) > l.File {
+				t.Errorf("a file of %d bytes", len(file.Data))
+			}
 			if n := file.Name; n == "" || n == "." || n == ".." || len(n) > maxName || strings.ContainsAny(n, "/\\\x00\n") || !utf8.ValidString(n) {
 				t.Errorf("file name %q", n)
 			}

@@ -54,7 +54,7 @@ func (s *post) Recipient(to bot.Address) error {
 		err = s.g.MaySend(s.ctx, chat)
 	}
 	if err != nil {
-		return refusalOf(err)
+		return refusalOf(err, unknownRecipient())
 	}
 	s.chats[to] = chat
 	return nil
@@ -112,18 +112,19 @@ func (s *post) ask(method string, param any) (uint32, error) {
 func (s *post) Submit(mail minirelay.Outgoing) error {
 	read, err := letter.Read(mail.Data, letter.DefaultLimits())
 	if err != nil {
-		return refusalOf(err)
+		return refusalOf(err, unreadable())
 	}
 	defer s.files.forget()
 	messages := s.messages(read)
 	sent := 0
-	for _, chat := range s.chatsOf(mail.To) {
+	chats := s.chatsOf(mail.To)
+	for _, chat := range chats {
 		for i, m := range messages {
 			if i == 0 && slices.Contains(read.InReplyTo, s.occasion.id) && chat == uint32(s.occasion.msg.ChatID) {
 				m.QuotedMessageID = s.occasion.msg.ID
 			}
 			if _, err := s.g.Call(s.ctx, "send_msg", s.g.Account(), chat, m); err != nil {
-				return refusalOf(fmt.Errorf("%w (%d of %d messages were sent)", err, sent, len(messages)*len(mail.To)))
+				return refusalOf(fmt.Errorf("%w (%d of %d messages were sent)", err, sent, len(messages)*len(chats)), unreadable())
 			}
 			sent++
 		}
@@ -155,11 +156,18 @@ func (s *post) chatsOf(to []bot.Address) []uint32 {
 	return chats
 }
 
+// What is said of an address, or of a mail, where nothing else is known.
+func unknownRecipient() minirelay.Refusal {
+	return minirelay.Refusal{Code: 550, Enhanced: [3]int{5, 1, 1}}
+}
+
+func unreadable() minirelay.Refusal { return minirelay.Refusal{Code: 554, Enhanced: [3]int{5, 6, 0}} }
+
 // refusalOf says by SMTP why something was not taken. None is for a while: a run has one try.
-func refusalOf(err error) error {
+func refusalOf(err error, r minirelay.Refusal) error {
 	var already *minirelay.Refusal
 	var refused *gateway.Error
-	r := &minirelay.Refusal{Code: 554, Enhanced: [3]int{5, 6, 0}, Reason: err.Error()}
+	r.Reason = err.Error()
 	switch {
 	case errors.As(err, &already):
 		return err
@@ -168,7 +176,7 @@ func refusalOf(err error) error {
 	case refused != nil && refused.Code == gateway.CodeRefused:
 		r.Code, r.Enhanced = 550, [3]int{5, 7, 1}
 	}
-	return r
+	return &r
 }
 
 // filed holds the files of the mail that is being submitted, for the gateway to take.
