@@ -73,9 +73,9 @@ type limitsConfig struct {
 	CPUPerHour   string        `toml:"cpu_per_hour"`
 	CPUPerDay    string        `toml:"cpu_per_day"`
 	MailsPerHour int           `toml:"mails_per_hour"`
-	SentPerHour  int           `toml:"sent_per_hour"`
 	BytesPerHour string        `toml:"bytes_per_hour"`
 	PerUser      perUserConfig `toml:"per_user"`
+	Sending      sendingConfig `toml:"sending"`
 }
 
 type perUserConfig struct {
@@ -83,6 +83,14 @@ type perUserConfig struct {
 	MailsPerDay    int    `toml:"mails_per_day"`
 	SecondsPerHour int    `toml:"seconds_per_hour"`
 	BytesPerHour   string `toml:"bytes_per_hour"`
+}
+
+type sendingConfig struct {
+	MailsPerHour           int    `toml:"mails_per_hour"`
+	BytesPerHour           string `toml:"bytes_per_hour"`
+	MailsPerHourAndContact int    `toml:"mails_per_hour_and_contact"`
+	BytesPerHourAndContact string `toml:"bytes_per_hour_and_contact"`
+	Attachment             string `toml:"attachment"`
 }
 
 type logConfig struct {
@@ -105,8 +113,9 @@ func defaultConfig() config {
 		Install: installConfig{Who: install.Everyone, Listed: []string{}, InstallsPerHour: 60, Bots: 1000, Disk: "5GB"},
 		Bots:    botsConfig{Memory: "128MB", Wall: "30s", Folder: "100MB", Interpreters: bundle.DefaultInterpreters(), Landlock: landlockIfThere, ScheduleGap: "1h"},
 		Limits: limitsConfig{
-			Memory: "2GB", CPUPerHour: "36s", CPUPerDay: "86.4s", MailsPerHour: 600, SentPerHour: 2000, BytesPerHour: "500MB",
+			Memory: "2GB", CPUPerHour: "36s", CPUPerDay: "86.4s", MailsPerHour: 600, BytesPerHour: "500MB",
 			PerUser: perUserConfig{MailsPerHour: 60, MailsPerDay: 120, SecondsPerHour: 60, BytesPerHour: "60MB"},
+			Sending: sendingConfig{MailsPerHour: 2000, BytesPerHour: "300MB", MailsPerHourAndContact: 200, BytesPerHourAndContact: "60MB", Attachment: "20MB"},
 		},
 		Log: logConfig{Level: "info", Format: "text"},
 	}
@@ -273,7 +282,7 @@ func (b botsConfig) ceilings() (bundle.Ceilings, error) {
 func (c config) ceilings() (bundle.Ceilings, error) {
 	ceilings, err := c.Bots.ceilings()
 	limits, err2 := c.Limits.limits()
-	ceilings.PerUser = limits.PerUser
+	ceilings.PerUser, ceilings.Sending = limits.PerUser, limits.Sending
 	return ceilings, errors.Join(err, err2)
 }
 
@@ -308,12 +317,8 @@ func (l limitsConfig) limits() (dispatch.Limits, error) {
 	}
 	size("memory", l.Memory)
 	u := l.PerUser
-	for key, n := range map[string]int{
-		"mails_per_hour": l.MailsPerHour, "sent_per_hour": l.SentPerHour,
-	} {
-		if n < 0 || n > 1e6 {
-			wrong("%s = %d: want 0, which is no limit, to 1000000", key, n)
-		}
+	if l.MailsPerHour < 0 || l.MailsPerHour > 1e6 {
+		wrong("mails_per_hour = %d: want 0, which is no limit, to 1000000", l.MailsPerHour)
 	}
 	for key, n := range map[string]int{"mails_per_hour": u.MailsPerHour, "mails_per_day": u.MailsPerDay, "seconds_per_hour": u.SecondsPerHour} {
 		if n < 1 || n > 1e6 {
@@ -325,12 +330,36 @@ func (l limitsConfig) limits() (dispatch.Limits, error) {
 	}
 	return dispatch.Limits{
 		CPUPerHour: duration("cpu_per_hour", l.CPUPerHour), CPUPerDay: duration("cpu_per_day", l.CPUPerDay),
-		MailsPerHour: l.MailsPerHour, SentPerHour: l.SentPerHour, BytesPerHour: size("bytes_per_hour", l.BytesPerHour),
+		MailsPerHour: l.MailsPerHour, BytesPerHour: size("bytes_per_hour", l.BytesPerHour), Sending: l.Sending.sending(wrong),
 		PerUser: bot.PerUser{
 			MailsPerHour: u.MailsPerHour, MailsPerDay: u.MailsPerDay, SecondsPerHour: u.SecondsPerHour,
 			BytesPerHour: size("per_user.bytes_per_hour", u.BytesPerHour),
 		},
 	}, errors.Join(errs...)
+}
+
+// sending is what bots may send on this host. wrong is told of what is wrong with the keys.
+func (s sendingConfig) sending(wrong func(format string, args ...any)) bot.Sending {
+	count := func(key string, n int) int {
+		if n < 1 || n > 1e6 {
+			wrong("sending.%s = %d: want 1 to 1000000", key, n)
+		}
+		return n
+	}
+	size := func(key, s, words string, least, most int64) int64 {
+		n, err := bundle.ParseSize(s)
+		if err != nil || n < least || n > most {
+			wrong("sending.%s = %q: want %s", key, s, words)
+		}
+		return n
+	}
+	const any = 1 << 50
+	return bot.Sending{
+		Mails: count("mails_per_hour", s.MailsPerHour), Bytes: size("bytes_per_hour", s.BytesPerHour, "at least 1MB", 1e6, any),
+		MailsPerContact: count("mails_per_hour_and_contact", s.MailsPerHourAndContact),
+		BytesPerContact: size("bytes_per_hour_and_contact", s.BytesPerHourAndContact, "at least 1MB", 1e6, any),
+		Attachment:      size("attachment", s.Attachment, "1kB to 25MB", 1e3, 25e6),
+	}
 }
 
 // interpreters are the paths of those that this host has.

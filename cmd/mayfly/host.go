@@ -102,6 +102,7 @@ func (h *host) open(ctx context.Context, done func(session.Outcome)) error {
 	if err != nil {
 		return err
 	}
+	limits.Sending = bounds.Sending
 	engine, err := wasmEngine(h.cfg.Sandbox)
 	if err != nil {
 		return err

@@ -136,7 +136,7 @@ func (p printer) runs(answer admin.Runs) error {
 		}
 		status := cell{string(r.Record.Status), r.Record.Status != bot.RunOK || !r.Committed}
 		rows = append(rows, []cell{plain(fmt.Sprint(r.ID)), plain(string(r.Bot)), plain(jobs), plain(p.ago(r.Ended)), status, plain(seconds(r.Record.CPU)),
-			plain(seconds(r.Record.Wall)), plain(bot.RoundSize(r.Record.Memory)), plain(yesNo(r.Committed)), plain(short(r.Record.Message))})
+			plain(seconds(r.Record.Wall)), plain(bot.RoundSize(r.Record.Memory)), plain(yesNo(r.Committed)), plain(short(said(r.Record)))})
 	}
 	if err := p.table("RUN,BOT,JOBS,ENDED,STATUS,CPU,WALL,MEMORY,COMMITTED,MESSAGE", rows); err != nil || len(answer.SetAside) == 0 {
 		return err
@@ -148,6 +148,11 @@ func (p printer) runs(answer admin.Runs) error {
 	}
 	fmt.Fprintln(p.w)
 	return p.table("SET ASIDE,BOT,CAME,ATTEMPTS,SIZE,WHY,TO TRY IT AGAIN", rows)
+}
+
+// said is a run's message, and what it could not send.
+func said(r bot.RunRecord) string {
+	return strings.Trim(r.Missing()+"; "+r.Message, "; ")
 }
 
 // short is the beginning of a text.

@@ -5,6 +5,8 @@ package bot
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 )
@@ -93,6 +95,7 @@ type Manifest struct {
 	AtOnce        bool     // what the bot says is sent as soon as it has said it, and so at least once; else together, when the run counts
 	Limits        Limits
 	PerUser       PerUser
+	Sending       Sending
 	GroupPrivacy  bool // in groups only commands, mentions and answers to the bot wake it
 	Commands      []Command
 	Schedules     []string // when the bot is run without a message: lines of crontab(5), in UTC
@@ -123,6 +126,32 @@ type PerUser struct {
 	BytesPerHour   int64  // received and sent
 	Drop           bool   // mail over a limit is dropped; else it waits until there is room
 	Notice         string // what a contact over a limit is told, with "{limit}" and "{until}"; empty: the host's words
+}
+
+// Sending bounds what a bot sends: within an hour, and in one message. A manifest may lower the operator's bounds. 0 is none.
+type Sending struct {
+	Mails           int   // counted once for each recipient
+	Bytes           int64 // likewise
+	MailsPerContact int   // to one address
+	BytesPerContact int64
+	Attachment      int64 // bytes of one file
+}
+
+// Within are the stricter of two bounds.
+func (s Sending) Within(most Sending) Sending {
+	return Sending{
+		Mails: int(stricter(int64(s.Mails), int64(most.Mails))), Bytes: stricter(s.Bytes, most.Bytes),
+		MailsPerContact: int(stricter(int64(s.MailsPerContact), int64(most.MailsPerContact))),
+		BytesPerContact: stricter(s.BytesPerContact, most.BytesPerContact), Attachment: stricter(s.Attachment, most.Attachment),
+	}
+}
+
+// stricter is the lower of two bounds, of which 0 is none.
+func stricter(a, b int64) int64 {
+	if a <= 0 || b > 0 && b < a {
+		return b
+	}
+	return a
 }
 
 // AccountState is what the gate must know of core's account, read from dc.db inside core's sandbox at the end of a session.
@@ -179,6 +208,18 @@ type RunRecord struct {
 	AtOnce    int           `json:"at-once,omitempty"`  // mails that were sent without waiting for the run to count
 	Schedule  string        `json:"schedule,omitempty"` // the one that the run was for; empty: a message
 
+	// Unsent are messages that were refused or left out since a limit of sending was reached: how many, by that limit.
+	Unsent map[string]int `json:"unsent,omitempty"`
+
 	CoreCPU    time.Duration `json:"core-time"`
 	CoreMemory int64         `json:"core-cg-mem"`
+}
+
+// Missing says in words what was not sent; "" for nothing.
+func (r RunRecord) Missing() string {
+	var parts []string
+	for _, limit := range slices.Sorted(maps.Keys(r.Unsent)) {
+		parts = append(parts, fmt.Sprintf("%d not sent: %s", r.Unsent[limit], limit))
+	}
+	return strings.Join(parts, "; ")
 }

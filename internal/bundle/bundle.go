@@ -50,6 +50,13 @@
 //	notice = "…"                      what the contact is then told, once an hour at most, instead of the host's words; at most 200
 //	                                  characters; {limit} and {until} are replaced by the limit and the time
 //
+//	[limits.sending]                  what the bot sends; the same rule
+//	mails_per_hour = 2000             counted once for each recipient, also in groups
+//	bytes_per_hour = "300MB"          likewise
+//	mails_per_hour_and_contact = 200  to one address
+//	bytes_per_hour_and_contact = "60MB"
+//	attachment = "20MB"               one file
+//
 //	[groups]
 //	privacy = true                    in groups only commands, mentions and answers to the bot wake it (default)
 //
@@ -167,6 +174,7 @@ type Ceilings struct {
 	File    int64         // bytes of one file
 	Total   int64         // bytes of all files
 	PerUser bot.PerUser
+	Sending bot.Sending
 
 	ScheduleGap time.Duration // between two runs of a bot that schedules cause, at least
 
@@ -193,6 +201,7 @@ func DefaultCeilings() Ceilings {
 			BytesPerHour:   60e6,
 		},
 		ScheduleGap:  time.Hour,
+		Sending:      bot.Sending{Mails: 2000, Bytes: 300e6, MailsPerContact: 200, BytesPerContact: 60e6, Attachment: 20e6},
 		Interpreters: DefaultInterpreters(),
 	}
 }

@@ -45,6 +45,12 @@ seconds_per_hour = 30
 bytes_per_hour = "6MB"
 over = "drop"
 notice = "{limit}: wait until {until}"
+[limits.sending]
+mails_per_hour = 100
+bytes_per_hour = "10MB"
+mails_per_hour_and_contact = 20
+bytes_per_hour_and_contact = "5MB"
+attachment = "1MB"
 [limits]
 memory = "64MiB"
 wall = "1500ms"
@@ -83,6 +89,7 @@ func TestManifest(t *testing.T) {
 		Runtime: bot.RuntimeJS, Main: "src/main.js",
 		Limits:       bot.Limits{Memory: 64 << 20, Wall: 1500 * time.Millisecond},
 		PerUser:      bot.PerUser{MailsPerHour: 6, MailsPerDay: 12, SecondsPerHour: 30, BytesPerHour: 6e6, Drop: true, Notice: "{limit}: wait until {until}"},
+		Sending:      bot.Sending{Mails: 100, Bytes: 10e6, MailsPerContact: 20, BytesPerContact: 5e6, Attachment: 1e6},
 		GroupPrivacy: false,
 		Commands:     []bot.Command{{Name: "roll", Description: "Roll dice, e.g. /roll 2d6"}, {Name: "help"}},
 	}
@@ -97,7 +104,7 @@ func TestWhatIsLeftOutIsTheOperators(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m := b.Manifest; m.Limits != (bot.Limits{Memory: c.Memory, Wall: c.Wall}) || m.PerUser != c.PerUser || !m.GroupPrivacy {
+	if m := b.Manifest; m.Limits != (bot.Limits{Memory: c.Memory, Wall: c.Wall}) || m.PerUser != c.PerUser || m.Sending != c.Sending || !m.GroupPrivacy {
 		t.Errorf("got %+v", m)
 	}
 }

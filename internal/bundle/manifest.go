@@ -55,7 +55,7 @@ func parseManifest(data []byte, file func(path string) ([]byte, bool), c Ceiling
 	m.Mode = root.mode(m.Runtime)
 	m.Resident = root.resident(m.Mode)
 	m.AtOnce = root.atOnce(m.Runtime, m.Mode)
-	m.Limits, m.PerUser = root.limits(c)
+	m.Limits, m.PerUser, m.Sending = root.limits(c)
 	m.GroupPrivacy = root.groupPrivacy()
 	m.Commands = root.commands()
 	m.Schedules = root.schedules(c.ScheduleGap)
@@ -275,11 +275,11 @@ const (
 	minWall   = time.Second
 )
 
-func (t *table) limits(c Ceilings) (bot.Limits, bot.PerUser) {
-	limits, perUser := bot.Limits{Memory: c.Memory, Wall: c.Wall}, c.PerUser
+func (t *table) limits(c Ceilings) (bot.Limits, bot.PerUser, bot.Sending) {
+	limits, perUser, sending := bot.Limits{Memory: c.Memory, Wall: c.Wall}, c.PerUser, c.Sending
 	table := t.sub("limits")
 	if table == nil {
-		return limits, perUser
+		return limits, perUser, sending
 	}
 	limits.Memory = table.size("memory", c.Memory)
 	if limits.Memory > 0 && limits.Memory < minMemory {
@@ -298,8 +298,17 @@ func (t *table) limits(c Ceilings) (bot.Limits, bot.PerUser) {
 		perUser.Notice = user.text("notice", `notice = "Enough for now: {limit}. Go on after {until}."`, maxDescription, false)
 		user.close()
 	}
+	if send := table.sub("sending"); send != nil {
+		sending = bot.Sending{
+			Mails: send.count("mails_per_hour", c.Sending.Mails), Bytes: send.size("bytes_per_hour", c.Sending.Bytes),
+			MailsPerContact: send.count("mails_per_hour_and_contact", c.Sending.MailsPerContact),
+			BytesPerContact: send.size("bytes_per_hour_and_contact", c.Sending.BytesPerContact),
+			Attachment:      send.size("attachment", c.Sending.Attachment),
+		}
+		send.close()
+	}
 	table.close()
-	return limits, perUser
+	return limits, perUser, sending
 }
 
 // drop reports whether mail over a limit is dropped.
@@ -380,6 +389,8 @@ func homeOf(key string) string {
 		return "limits"
 	case "mails_per_hour", "mails_per_day", "seconds_per_hour", "bytes_per_hour", "over", "notice":
 		return "limits.per_user"
+	case "mails_per_hour_and_contact", "bytes_per_hour_and_contact", "attachment":
+		return "limits.sending"
 	case "privacy":
 		return "groups"
 	case "grace":

@@ -124,6 +124,8 @@ type sessions struct {
 	order  []uint32
 	spend  func(w session.Work) bot.RunRecord // what a run used; nil: nothing
 	room   int64                              // bytes in the account; 0: enough
+
+	replies bool // each session sends a mail of 10 bytes to who wrote
 }
 
 func (s *sessions) Run(ctx context.Context, w session.Work) (session.Outcome, error) {
@@ -152,6 +154,9 @@ func (s *sessions) Run(ctx context.Context, w session.Work) (session.Outcome, er
 		c.Schedule = &w.Schedule.Instant
 	} else {
 		c.Jobs = []int64{w.Job.ID}
+	}
+	if s.replies {
+		c.Outgoing = []ledger.Outgoing{{To: []bot.Address{w.Job.From}, Path: fmt.Sprint(w.Job.ID), Size: 10}}
 	}
 	err := s.ledger.Commit(ctx, c)
 	return session.Outcome{Bot: w.Bot.Address, Job: w.Job.ID}, err

@@ -3,6 +3,7 @@ package dispatch
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,8 +22,8 @@ type Limits struct {
 	CPUPerHour   time.Duration // of one bot's own program
 	CPUPerDay    time.Duration
 	MailsPerHour int   // that one bot takes
-	SentPerHour  int   // that one bot sends, counted once for each recipient
 	BytesPerHour int64 // of one bot, received and sent
+	Sending      bot.Sending
 }
 
 // leastCPU is what must be left of a bot's CPU time for a run to begin.
@@ -32,38 +33,48 @@ const leastCPU = 500 * time.Millisecond
 // accepted, but for the CPU time. It returns the CPU time that a run may take; 0 is no bound.
 func (a *actor) within(ctx context.Context, b ledger.Bot, v gate.Verdict, size int64, fresh bool) (cpu time.Duration, dropped bool, err error) {
 	if v.Kind == gate.Message {
-		if cpu, err = a.cpuLeft(ctx); err != nil {
+		if cpu, err = a.cpuLeft(ctx, b.Manifest); err != nil {
 			return 0, false, err
 		}
 	}
 	if !fresh || v.Kind == gate.Own {
 		return cpu, false, nil
 	}
-	if err := a.botWithin(ctx, size); err != nil {
+	if err := a.botWithin(ctx, b.Manifest, size); err != nil {
 		return 0, false, err
 	}
 	dropped, err = a.contactWithin(ctx, b, v, size)
 	return cpu, dropped, err
 }
 
-// botLimit is a limit of the bot's, and in words.
-type botLimit struct {
+// worded is a limit, and in words.
+type worded struct {
 	limit ledger.Limit
 	words string
 }
 
+func bare(all []worded) []ledger.Limit {
+	var limits []ledger.Limit
+	for _, l := range all {
+		limits = append(limits, l.limit)
+	}
+	return limits
+}
+
 // ofBot are the limits of a bot; where Most is 0 there is none.
-func (l Limits) ofBot() []botLimit {
-	cpu := func(span, most time.Duration) botLimit {
-		return botLimit{
+func (l Limits) ofBot(m bot.Manifest) []worded {
+	sending := m.Sending.Within(l.Sending)
+	cpu := func(span, most time.Duration) worded {
+		return worded{
 			ledger.Limit{Resource: ledger.CPU, Span: span, Most: most.Microseconds(), Need: leastCPU.Microseconds()},
 			fmt.Sprintf("%s of CPU time %s", most, per(span)),
 		}
 	}
-	all := []botLimit{
+	all := []worded{
 		cpu(time.Hour, l.CPUPerHour), cpu(24*time.Hour, l.CPUPerDay),
 		{ledger.Limit{Resource: ledger.Mails, Span: time.Hour, Most: int64(l.MailsPerHour)}, fmt.Sprintf("%d mails taken an hour", l.MailsPerHour)},
-		{ledger.Limit{Resource: ledger.Sent, Span: time.Hour, Most: int64(l.SentPerHour)}, fmt.Sprintf("%d mails sent an hour", l.SentPerHour)},
+		{ledger.Limit{Resource: ledger.Sent, Span: time.Hour, Most: int64(sending.Mails)}, fmt.Sprintf("%d mails sent an hour", sending.Mails)},
+		{ledger.Limit{Resource: ledger.SentBytes, Span: time.Hour, Most: sending.Bytes}, bot.FormatSize(sending.Bytes) + " sent an hour"},
 		{ledger.Limit{Resource: ledger.Bytes, Span: time.Hour, Most: l.BytesPerHour}, bot.FormatSize(l.BytesPerHour) + " an hour"},
 	}
 	for i := range all {
@@ -73,8 +84,8 @@ func (l Limits) ofBot() []botLimit {
 }
 
 // cpuLeft is what the bot may still use, or an *overBudget.
-func (a *actor) cpuLeft(ctx context.Context) (left time.Duration, err error) {
-	for _, l := range a.d.opts.Limits.ofBot() {
+func (a *actor) cpuLeft(ctx context.Context, m bot.Manifest) (left time.Duration, err error) {
+	for _, l := range a.d.opts.Limits.ofBot(m) {
 		if l.limit.Resource != ledger.CPU || l.limit.Most <= 0 {
 			continue
 		}
@@ -93,8 +104,8 @@ func (a *actor) cpuLeft(ctx context.Context) (left time.Duration, err error) {
 }
 
 // botWithin is an *overBudget where the bot has taken or sent too much.
-func (a *actor) botWithin(ctx context.Context, size int64) error {
-	for _, l := range a.d.opts.Limits.ofBot() {
+func (a *actor) botWithin(ctx context.Context, m bot.Manifest, size int64) error {
+	for _, l := range a.d.opts.Limits.ofBot(m) {
 		if l.limit.Resource == ledger.CPU {
 			continue
 		}
@@ -109,7 +120,7 @@ func (a *actor) botWithin(ctx context.Context, size int64) error {
 }
 
 // botLimits lets mail wait where a limit of the bot's has no room. Its author is told once a day.
-func (a *actor) botLimits(ctx context.Context, l botLimit) error {
+func (a *actor) botLimits(ctx context.Context, l worded) error {
 	if l.limit.Most <= 0 {
 		return nil
 	}
@@ -140,28 +151,38 @@ func stricter(a, b int64) int64 {
 	return a
 }
 
-// contactLimits are those of whoever sent a mail, and each in words.
-func contactLimits(subjects []ledger.Subject, p bot.PerUser, size int64) (limits []ledger.Limit, words map[ledger.Limit]string) {
-	words = map[ledger.Limit]string{}
+// contactLimits are those of whoever sent a mail.
+func contactLimits(subjects []ledger.Subject, p bot.PerUser, size int64) []worded {
+	var limits []worded
 	for _, s := range subjects {
-		for _, l := range []struct {
-			limit ledger.Limit
-			words string
-		}{
+		for _, l := range []worded{
 			{ledger.Limit{Resource: ledger.Mails, Span: time.Hour, Most: int64(p.MailsPerHour)}, fmt.Sprintf("%d messages an hour", p.MailsPerHour)},
 			{ledger.Limit{Resource: ledger.Mails, Span: 24 * time.Hour, Most: int64(p.MailsPerDay)}, fmt.Sprintf("%d messages a day", p.MailsPerDay)},
 			{ledger.Limit{Resource: ledger.Wall, Span: time.Hour, Most: int64(p.SecondsPerHour) * 1e6}, fmt.Sprintf("%d seconds of work an hour", p.SecondsPerHour)},
 			{ledger.Limit{Resource: ledger.Bytes, Span: time.Hour, Most: p.BytesPerHour, Need: size}, bot.FormatSize(p.BytesPerHour) + " an hour"},
 		} {
-			if l.limit.Most <= 0 {
-				continue
-			}
 			l.limit.Subject = s
-			limits = append(limits, l.limit)
-			words[l.limit] = l.words
+			if l.limit.Most > 0 {
+				limits = append(limits, l)
+			}
 		}
 	}
-	return limits, words
+	return limits
+}
+
+// toContact are the limits of what a bot sends to an address. Who got all of it cannot be answered: what it writes waits.
+func toContact(to bot.Address, s bot.Sending) []worded {
+	var limits []worded
+	for _, l := range []worded{
+		{ledger.Limit{Resource: ledger.Sent, Most: int64(s.MailsPerContact)}, fmt.Sprintf("%d messages to you an hour", s.MailsPerContact)},
+		{ledger.Limit{Resource: ledger.SentBytes, Most: s.BytesPerContact}, bot.FormatSize(s.BytesPerContact) + " sent to you an hour"},
+	} {
+		l.limit.Subject, l.limit.Span = ledger.ByRecipient(to), time.Hour
+		if l.limit.Most > 0 {
+			limits = append(limits, l)
+		}
+	}
+	return limits
 }
 
 // contactWithin lets the mail of a contact wait that has reached a limit, or reports that it is to be dropped. The contact is told.
@@ -171,7 +192,11 @@ func (a *actor) contactWithin(ctx context.Context, b ledger.Bot, v gate.Verdict,
 	}
 	subjects := contactOf(v.Sender, v.From)
 	granted := a.d.opts.Limits.granted(b.Manifest.PerUser)
-	over, err := a.contactOver(ctx, subjects, granted, size)
+	limits := contactLimits(subjects, granted, size)
+	if v.From != "" {
+		limits = append(limits, toContact(v.From, b.Manifest.Sending.Within(a.d.opts.Limits.Sending))...)
+	}
+	over, err := a.contactOver(ctx, subjects, limits)
 	switch {
 	case err != nil || over == nil:
 		return false, err
@@ -202,16 +227,16 @@ func contactOf(sender bot.Fingerprint, from bot.Address) []ledger.Subject {
 }
 
 // contactOver says which limit of a contact has no room, or that earlier mail waits for one. nil: neither.
-func (a *actor) contactOver(ctx context.Context, subjects []ledger.Subject, granted bot.PerUser, size int64) (*overBudget, error) {
+func (a *actor) contactOver(ctx context.Context, subjects []ledger.Subject, limits []worded) (*overBudget, error) {
 	if over := a.waitlist.of(subjects); over != nil {
 		return &overBudget{need: over.need, until: over.until, contact: subjects, limit: over.limit}, nil
 	}
-	limits, words := contactLimits(subjects, granted, size)
-	e, err := a.d.opts.Ledger.Exceeds(ctx, a.account, limits...)
+	e, err := a.d.opts.Ledger.Exceeds(ctx, a.account, bare(limits)...)
 	if err != nil || e == nil {
 		return nil, err
 	}
-	return &overBudget{need: need{whose: words[e.Limit]}, until: e.Until, contact: subjects, limit: true}, nil
+	i := slices.IndexFunc(limits, func(l worded) bool { return l.limit == e.Limit })
+	return &overBudget{need: need{whose: limits[i].words}, until: e.Until, contact: subjects, limit: true}, nil
 }
 
 // noticeText is what a contact is told.

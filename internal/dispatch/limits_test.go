@@ -294,3 +294,40 @@ func TestARunIsTriedAgain(t *testing.T) {
 		}
 	})
 }
+
+// Who got all that the bot may send to one contact in an hour waits, as does the mail of all to a bot that has sent all it may; a manifest may
+// lower both.
+func TestWhoGotMuchWaits(t *testing.T) {
+	for name, c := range map[string]struct {
+		operator, manifest bot.Sending
+		told               int // of the limit
+	}{
+		"the contact":             {bot.Sending{MailsPerContact: 2}, bot.Sending{}, 1},
+		"the contact's bytes":     {bot.Sending{BytesPerContact: 20}, bot.Sending{}, 1},
+		"the contact, lowered":    {bot.Sending{MailsPerContact: 9}, bot.Sending{MailsPerContact: 2}, 1},
+		"the bot":                 {bot.Sending{Mails: 2}, bot.Sending{}, 0},
+		"the bot's bytes":         {bot.Sending{Bytes: 20}, bot.Sending{}, 0},
+		"the bot, by its own":     {bot.Sending{}, bot.Sending{Mails: 2}, 0},
+		"the operator's is lower": {bot.Sending{Mails: 2}, bot.Sending{Mails: 9}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t, one)
+				b.opts.Limits.Sending = c.operator
+				b.manifest(one, bot.Manifest{Name: "Dice", Sending: c.manifest})
+				b.sessions.replies = true
+				for i := range uint32(3) {
+					b.say(one, i+1, "hello")
+				}
+				b.Wake(b.ctx, one, WakeInbox)
+				if left := b.left(one); !slices.Equal(left, []uint32{3}) || b.said(one) != 2+c.told {
+					t.Errorf("%v wait, said %d", left, b.said(one))
+				}
+				time.Sleep(62 * time.Minute)
+				if left := b.left(one); len(left) != 0 {
+					t.Errorf("an hour later %v wait", left)
+				}
+			})
+		})
+	}
+}

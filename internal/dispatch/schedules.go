@@ -177,11 +177,11 @@ type clash struct {
 // runScheduled runs the bot for an instant, under its budgets and in a slot. Where it has to wait the error is an *overBudget.
 func (a *actor) runScheduled(ctx context.Context, b ledger.Bot, u upcoming) error {
 	a.looked()
-	cpu, err := a.cpuLeft(ctx)
+	cpu, err := a.cpuLeft(ctx, b.Manifest)
 	if err != nil {
 		return err
 	}
-	if err := a.botWithin(ctx, 0); err != nil {
+	if err := a.botWithin(ctx, b.Manifest, 0); err != nil {
 		return err
 	}
 	memory, err := a.d.opts.Sessions.Memory(b)

@@ -14,13 +14,14 @@ import (
 // usageText says what a contact has used of a bot and may use, what the bot may, and when there is more.
 func (a *actor) usageText(ctx context.Context, b ledger.Bot, v gate.Verdict) (string, error) {
 	granted := a.d.opts.Limits.granted(b.Manifest.PerUser)
-	limits, _ := contactLimits(contactOf(v.Sender, v.From), granted, 0)
-	used, err := a.d.opts.Ledger.Standings(ctx, a.account, limits...)
+	limits := contactLimits(contactOf(v.Sender, v.From), granted, 0)
+	limits = append(limits, toContact(v.From, b.Manifest.Sending.Within(a.d.opts.Limits.Sending))...)
+	used, err := a.d.opts.Ledger.Standings(ctx, a.account, bare(limits)...)
 	if err != nil {
 		return "", err
 	}
 	lines := append([]string{"What you have used of " + b.Manifest.Name + ":"}, contactUsage(used)...)
-	bots, err := a.botUsage(ctx)
+	bots, err := a.botUsage(ctx, b.Manifest)
 	if err != nil {
 		return "", err
 	}
@@ -70,6 +71,10 @@ func standing(s ledger.Standing) string {
 	switch s.Resource {
 	case ledger.Wall:
 		return fmt.Sprintf("%d of %d seconds of work %s", (s.Used+999_999)/1e6, s.Most/1e6, within)
+	case ledger.Sent:
+		return fmt.Sprintf("%d of %d messages to you %s", s.Used, s.Most, within)
+	case ledger.SentBytes:
+		return fmt.Sprintf("%s of %s to you %s", bot.RoundSize(s.Used), bot.RoundSize(s.Most), within)
 	case ledger.Bytes:
 		return fmt.Sprintf("%s of %s %s", bot.RoundSize(s.Used), bot.RoundSize(s.Most), within)
 	}
@@ -84,9 +89,9 @@ func the(span time.Duration) string {
 }
 
 // botUsage says what the bot may, and of what it has nothing left. How much it has used is nobody's but its author's.
-func (a *actor) botUsage(ctx context.Context) ([]string, error) {
+func (a *actor) botUsage(ctx context.Context, m bot.Manifest) ([]string, error) {
 	var may, over []string
-	for _, l := range a.d.opts.Limits.ofBot() {
+	for _, l := range a.d.opts.Limits.ofBot(m) {
 		if l.limit.Most <= 0 {
 			continue
 		}

@@ -302,7 +302,7 @@ func TestUsageAndHelpInWords(t *testing.T) {
 		b := newBench(t, one)
 		b.manifest(one, bot.Manifest{Name: "Dice", PerUser: bot.PerUser{MailsPerHour: 5}})
 		b.opts.Limits = Limits{
-			PerUser: bot.PerUser{MailsPerHour: 60, MailsPerDay: 120, SecondsPerHour: 60, BytesPerHour: 60e6}, CPUPerHour: 36 * time.Second, SentPerHour: 2000,
+			PerUser: bot.PerUser{MailsPerHour: 60, MailsPerDay: 120, SecondsPerHour: 60, BytesPerHour: 60e6}, CPUPerHour: 36 * time.Second, Sending: bot.Sending{Mails: 2000, MailsPerContact: 200},
 		}
 		b.sessions.spend = func(session.Work) bot.RunRecord {
 			return bot.RunRecord{Status: bot.RunOK, Wall: 1500 * time.Millisecond, CPU: 36 * time.Second}

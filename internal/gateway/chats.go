@@ -161,17 +161,11 @@ func (g *Gateway) mayTouch(ctx context.Context, id uint32) error {
 	if own {
 		return nil
 	}
-	raw, err := g.ask(ctx, "get_message", []any{g.opts.Account, id})
+	chat, err := g.chatOf(ctx, id)
 	if err != nil {
 		return err
 	}
-	var m struct {
-		ChatID uint32 `json:"chatId"`
-	}
-	if err := json.Unmarshal(raw, &m); err != nil {
-		return fmt.Errorf("message %d: core's answer is not one", id)
-	}
-	return g.maySend(ctx, m.ChatID)
+	return g.maySend(ctx, chat)
 }
 
 func (g *Gateway) mayTouchAll(ctx context.Context, ids []uint32) error {

@@ -319,6 +319,7 @@ func (g *Gateway) take(ctx context.Context, file, name string, most int64) (stri
 		return "", fmt.Errorf("file %.300q: %w", file, err)
 	}
 	g.files += max(size, minFile)
+	g.sizes[taken] = size
 	return taken, nil
 }
 

@@ -86,6 +86,7 @@ type Options struct {
 	Invite      string    // the bot's invite link
 	Fingerprint string    // of the bot's own key, in hexadecimal
 	Consent     Consent   // nil: only Chats may be written to
+	Quota       Quota     // nil: what is sent is bounded by Limits alone
 	Home        string    // the folder of the bot's that its relative paths start from
 	Temporary   string    // a folder of the bot's for files that it is about to send
 	Occasion    *Occasion // for a bot that asks for its events; nil: it does not get to see any
@@ -99,13 +100,14 @@ type Gateway struct {
 	opts   Options
 	policy map[string]row
 
-	slots     chan struct{} // one for each call in flight
-	feed      *feed         // nil without an Occasion
-	unread    atomic.Int64  // bytes of answers on their way to the bot
-	asked     atomic.Value  // the method that Asked returns
-	rewriting sync.Mutex    // held while an answer is taken apart: one at a time bounds the memory
-	taking    sync.Mutex    // held while a file is fetched: likewise; guards files
-	files     int64         // bytes of files that core was handed
+	slots     chan struct{}    // one for each call in flight
+	feed      *feed            // nil without an Occasion
+	unread    atomic.Int64     // bytes of answers on their way to the bot
+	asked     atomic.Value     // the method that Asked returns
+	rewriting sync.Mutex       // held while an answer is taken apart: one at a time bounds the memory
+	taking    sync.Mutex       // held while a file is fetched: likewise; guards files
+	files     int64            // bytes of files that core was handed
+	sizes     map[string]int64 // of each, by core's path; guarded by taking
 
 	mu      sync.Mutex // guards the counts and what is known
 	lines   int
@@ -113,9 +115,10 @@ type Gateway struct {
 	calls   int
 	sends   int
 	state   int
-	own     map[uint32]bool // messages that the bot sent in this run
-	chats   map[uint32]bool // whether they may be written to
-	consent map[uint32]bool // whether the contacts have consented
+	own     map[uint32]bool     // messages that the bot sent in this run
+	chats   map[uint32]bool     // whether they may be written to
+	consent map[uint32]bool     // whether the contacts have consented
+	to      map[uint32][]string // the addresses in a chat
 
 	inviting sync.Mutex
 	invites  map[uint32]string // that core made in this run, by chat
@@ -129,6 +132,7 @@ func New(opts Options) *Gateway {
 	g := &Gateway{
 		opts: opts, policy: policy(), slots: make(chan struct{}, opts.Limits.InFlight),
 		own: map[uint32]bool{}, chats: map[uint32]bool{}, consent: map[uint32]bool{}, invites: map[uint32]string{},
+		to: map[uint32][]string{}, sizes: map[string]int64{},
 	}
 	for _, id := range opts.Chats {
 		g.chats[id] = true
@@ -349,10 +353,11 @@ func (g *Gateway) carryOut(ctx context.Context, r row, raw json.RawMessage) (jso
 	if err != nil {
 		return nil, err
 	}
-	if err := g.countSends(r, params); err != nil {
+	if err := g.countSends(ctx, r, params); err != nil {
 		return nil, err
 	}
 	if r.action == forward {
+		defer g.changed(r, params)
 		return g.ask(ctx, r.method, params)
 	}
 	result, err := r.answer(g, ctx, params)
@@ -417,8 +422,8 @@ func (g *Gateway) countCall(r row) error {
 	return nil
 }
 
-// countSends counts a list of messages as so many.
-func (g *Gateway) countSends(r row, params []json.RawMessage) error {
+// countSends counts a list of messages as so many, and takes them from the quota.
+func (g *Gateway) countSends(ctx context.Context, r row, params []json.RawMessage) error {
 	if !r.sends {
 		return nil
 	}
@@ -429,13 +434,25 @@ func (g *Gateway) countSends(r row, params []json.RawMessage) error {
 			n = max(n, len(ids))
 		}
 	}
-	return g.send(r.method, n)
+	if err := g.send(r.method, n); err != nil {
+		return err
+	}
+	err := g.spend(ctx, r, params, n)
+	if err != nil {
+		g.mu.Lock()
+		g.sends -= n
+		g.mu.Unlock()
+	}
+	return err
 }
 
 func (g *Gateway) send(method string, n int) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.sends+n > g.opts.Limits.Sends {
+		if g.opts.Quota != nil {
+			g.opts.Quota.Missed(fmt.Sprintf("%d messages in one run", g.opts.Limits.Sends), n)
+		}
 		return &Error{CodeLimit, fmt.Sprintf("%s: more than %d messages in one run", method, g.opts.Limits.Sends)}
 	}
 	g.sends += n

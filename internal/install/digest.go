@@ -76,7 +76,7 @@ func (in *Installer) letters(ctx context.Context, b ledger.Bot, text string) []l
 
 // digest is what has failed, by kind.
 type digest struct {
-	runs, mails, host list
+	runs, mails, host, limits list
 }
 
 type list struct {
@@ -93,6 +93,8 @@ func digestOf(failures []ledger.Failure) digest {
 			d.runs.add(f)
 		case ledger.FailedHost:
 			d.host.add(f)
+		case ledger.FailedLimit:
+			d.limits.add(f)
 		default:
 			d.mails.add(f)
 		}
@@ -116,6 +118,9 @@ func (d digest) state() string {
 	if d.runs.count+d.host.count > 0 {
 		return Failed
 	}
+	if d.mails.count == 0 {
+		return OverLimit
+	}
 	return Undelivered
 }
 
@@ -130,6 +135,9 @@ func (d digest) subject(b ledger.Bot) string {
 	if d.mails.count > 0 {
 		parts = append(parts, Undelivered+": "+count(d.mails.count, "mail"))
 	}
+	if d.limits.count > 0 {
+		parts = append(parts, OverLimit+": "+count(d.limits.count, "message"))
+	}
 	return strings.Join(parts, ", ") + " of " + title(b.Manifest)
 }
 
@@ -140,7 +148,7 @@ func (d digest) compose(b ledger.Bot, now time.Time) ([]byte, error) {
 	h.SetAddressList("To", own)
 	h.SetSubject(d.subject(b))
 	h.SetDate(now)
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s %s %d %d %d", b.Address, d.state(), micro(d.runs), micro(d.mails), micro(d.host)))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %s %d %d %d %d", b.Address, d.state(), micro(d.runs), micro(d.mails), micro(d.host), micro(d.limits)))
 	h.SetMessageID(fmt.Sprintf("mayfly-%x@%s", sum[:16], strings.Trim(b.Address.Domain(), "[]")))
 	h.Set("Auto-Submitted", "auto-generated")
 	h.Set("Mayfly-State", d.state())
@@ -172,6 +180,11 @@ func (d digest) text(b ledger.Bot) string {
 		fmt.Fprintf(&text, "The relay has refused %s that %s wrote, %s:\n\n", count(d.mails.count, "mail"), title(b.Manifest), d.mails.between())
 		d.mails.write(&text, "mail")
 		text.WriteString("\nThat is final: they are not tried again for those whom the relay refused. What the bot writes from now on is sent as ever.\n\n")
+	}
+	if d.limits.count > 0 {
+		fmt.Fprintf(&text, "%s of %s not sent, %s, over these limits:\n\n", count(d.limits.count, "message"), title(b.Manifest), d.limits.between())
+		d.limits.write(&text, "message")
+		text.WriteString("\nThey are not sent later. The bot was told where it asked for the error; all else that it wrote was sent.\n\n")
 	}
 	text.WriteString(onceAnHour)
 	return text.String()

@@ -192,3 +192,24 @@ func TestCoreRefusesTheKey(t *testing.T) {
 	h.append(pack(t, "1"))
 	h.want(Result{Changed: true, State: Installed}, "1")
 }
+
+// TestWhatWasNotSentIsTold: by the limit, apart from what the relay refused.
+func TestWhatWasNotSentIsTold(t *testing.T) {
+	h := newHost(t)
+	h.append(pack(t, "1"))
+	h.process()
+	c := ledger.Commit{Bot: addr, UIDNext: 1, Unsent: map[string]int{"20 mails an hour to one contact": 980}, Ended: time.Now()}
+	if err := h.ledger.Commit(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	h.tell()
+	m := parse(t, h.answers()[1])
+	body, err := io.ReadAll(m.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := m.Header.Get("Subject"); s != "over-limit: 980 messages of Dice 1" || m.Header.Get("Mayfly-State") != "over-limit" ||
+		!strings.Contains(string(body), "980 messages: 20 mails an hour to one contact\r\n") {
+		t.Errorf("subject %q\n%s", s, body)
+	}
+}

@@ -38,6 +38,7 @@ type Commit struct {
 	Outgoing    []Outgoing      // in the order in which to send; ID, Bot and Attempts do not count
 	Notice      *Notice         // that is among Outgoing; may be nil
 	Run         *bot.RunRecord  // nil where core was alone and nothing is to be recorded
+	Unsent      map[string]int  // as in RunRecord, to be counted as Failures
 	Started     time.Time
 	Ended       time.Time
 }
@@ -90,6 +91,11 @@ func (l *Ledger) Commit(ctx context.Context, c Commit) error {
 		if err := l.say(ctx, tx, c); err != nil {
 			return err
 		}
+		for limit, n := range c.Unsent {
+			if err := countFailure(ctx, tx, c.Bot, FailedLimit, limit, n, c.Ended); err != nil {
+				return err
+			}
+		}
 		if c.Notice != nil {
 			if err := noticed(ctx, tx, c.Bot, *c.Notice, c.Ended); err != nil {
 				return err
@@ -99,7 +105,7 @@ func (l *Ledger) Commit(ctx context.Context, c Commit) error {
 			return nil
 		}
 		if c.Run.Status != bot.RunOK {
-			if err := countFailure(ctx, tx, c.Bot, FailedRun, summary(c.Run.Message), c.Ended); err != nil {
+			if err := countFailure(ctx, tx, c.Bot, FailedRun, summary(c.Run.Message), 1, c.Ended); err != nil {
 				return err
 			}
 		}
@@ -173,7 +179,7 @@ func (l *Ledger) Fail(ctx context.Context, jobIDs []int64, record bot.RunRecord,
 			if err := finish(ctx, tx, Commit{Bot: addr, Jobs: jobIDs, JobState: JobFailed}); err != nil {
 				return err
 			}
-			if err := countFailure(ctx, tx, addr, FailedHost, summary(record.Message), time.Now()); err != nil {
+			if err := countFailure(ctx, tx, addr, FailedHost, summary(record.Message), 1, time.Now()); err != nil {
 				return err
 			}
 		}

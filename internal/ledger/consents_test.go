@@ -142,3 +142,22 @@ func TestAbandon(t *testing.T) {
 	}
 	want(t, l.Abandon(ctx, j.ID, "stopped"), ErrJobState)
 }
+
+// What was not sent for a limit is counted by that limit, and in the record of the run.
+func TestUnsentIsCounted(t *testing.T) {
+	ctx, l := t.Context(), fresh(t)
+	for i := range uint32(2) {
+		c := session(accept(t, l, i+1), int(i+1))
+		c.Unsent = map[string]int{"2 an hour": 3, "5 an hour": 1}
+		c.Run.Unsent = c.Unsent
+		must(t, l.Commit(ctx, c))
+	}
+	failures, _, err := l.Failures(ctx, dice)
+	must(t, err)
+	runs, err := l.Runs(ctx, dice, 1)
+	must(t, err)
+	if len(failures) != 2 || failures[0].Kind != FailedLimit || failures[0].Why != "2 an hour" || failures[0].Count != 6 || failures[1].Count != 2 ||
+		runs[0].Record.Unsent["2 an hour"] != 3 || runs[0].Record.Missing() != "3 not sent: 2 an hour; 1 not sent: 5 an hour" {
+		t.Errorf("failures %+v, runs %+v", failures, runs)
+	}
+}

@@ -42,6 +42,8 @@ const (
 	FailedMail FailureKind = "mail" // did not reach all whom it was for; why in the relay's words
 	FailedRun  FailureKind = "run"  // the bot's own failure; why in the first two lines of its record
 	FailedHost FailureKind = "host" // a mail was set aside, since sessions for it kept failing
+
+	FailedLimit FailureKind = "limit" // a message was not sent, since a limit of sending was reached; why is that limit
 )
 
 // Failure is a reason for which something of a bot failed.
@@ -186,17 +188,17 @@ func countUnsent(ctx context.Context, tx *sql.Tx, id int64, why string) error {
 	if err != nil {
 		return err
 	}
-	return countFailure(ctx, tx, addr, FailedMail, why, time.Now())
+	return countFailure(ctx, tx, addr, FailedMail, why, 1, time.Now())
 }
 
 // countFailure counts a failure. When there are many reasons, new ones are counted together: a relay may put something new into each
 // of its answers, and a bot into each of its errors.
-func countFailure(ctx context.Context, tx *sql.Tx, addr bot.Address, kind FailureKind, why string, at time.Time) error {
+func countFailure(ctx context.Context, tx *sql.Tx, addr bot.Address, kind FailureKind, why string, n int, at time.Time) error {
 	why = strings.ToValidUTF8(why[:min(len(why), maxFailure)], "")
 	_, err := tx.ExecContext(ctx, `INSERT INTO failures (bot, kind, why, count, first, last)
 		SELECT ?1, ?2, iif((SELECT count(*) FROM failures WHERE bot = ?1 AND kind = ?2) < ?3
-			OR EXISTS (SELECT 1 FROM failures WHERE bot = ?1 AND kind = ?2 AND why = ?4), ?4, ''), 1, ?5, ?5
-		WHERE true ON CONFLICT (bot, kind, why) DO UPDATE SET count = count + 1, last = excluded.last`, addr, kind, failuresKept, why, micro(at))
+			OR EXISTS (SELECT 1 FROM failures WHERE bot = ?1 AND kind = ?2 AND why = ?4), ?4, ''), ?6, ?5, ?5
+		WHERE true ON CONFLICT (bot, kind, why) DO UPDATE SET count = count + ?6, last = excluded.last`, addr, kind, failuresKept, why, micro(at), n)
 	return err
 }
 

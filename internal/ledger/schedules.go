@@ -78,7 +78,7 @@ func (l *Ledger) FailSchedule(ctx context.Context, addr bot.Address, i Instant, 
 			if err := moveSchedule(ctx, tx, addr, i, time.Time{}); err != nil {
 				return err
 			}
-			if err := countFailure(ctx, tx, addr, FailedHost, summary(record.Message), now); err != nil {
+			if err := countFailure(ctx, tx, addr, FailedHost, summary(record.Message), 1, now); err != nil {
 				return err
 			}
 		}

@@ -10,7 +10,7 @@
 //     UIDVALIDITY changes; so the caller keeps UIDNext in the ledger.
 //   - Any other folder that core asks for exists, is empty, and swallows what is appended to it.
 //   - Any user name and any password are right: nobody but core can reach the listeners.
-//   - Every recipient gets a 250. A 550 for one recipient would fail the message for all of them: whom not to write to is
+//   - Every recipient gets a 250. A 550 for one recipient would fail the message for all of them: whom not to write to, and who has had enough, is
 //     decided elsewhere. (An address that bot.ParseAddress refuses is left out of Outgoing.To; when no other
 //     recipient is left, the mail is refused with 553.)
 //   - What core sends is kept in memory, bounded, in the order of acceptance, and goes nowhere else but to Take.

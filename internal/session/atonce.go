@@ -11,13 +11,20 @@ import (
 
 // sayer takes what core sends while the bot of w runs and after it, into the outbox. What it cannot take is sent with the commit, as is all
 // that comes later, so that the order stays. Core is told of no trouble: it would try again in 30 s.
-func (r *Runner) sayer(ctx context.Context, w Work, said *atomic.Int32) func(minirelay.Outgoing) bool {
+func (r *Runner) sayer(ctx context.Context, w Work, s *sending, said *atomic.Int32) func(minirelay.Outgoing) bool {
 	var jobs []int64
 	if w.Job.ID != 0 {
 		jobs = []int64{w.Job.ID}
 	}
 	return func(mail minirelay.Outgoing) bool {
-		if err := r.sayNow(ctx, w, jobs, mail); err != nil {
+		allowed, err := s.strip(ctx, []minirelay.Outgoing{mail})
+		if err == nil && len(allowed) == 0 {
+			return true
+		}
+		if err == nil {
+			err = r.sayNow(ctx, w, jobs, allowed[0])
+		}
+		if err != nil {
 			r.Log.Warn("what the bot says now waits for the end of its run", "bot", w.Bot.Address, "uid", w.Job.Cursor.UID, "err", err)
 			return false
 		}

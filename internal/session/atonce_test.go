@@ -18,7 +18,7 @@ func TestSayer(t *testing.T) {
 	}
 	var told int
 	var said atomic.Int32
-	say := r.sayer(t.Context(), Work{Bot: b, Job: job, Said: func() { told++ }}, &said)
+	say := r.sayer(t.Context(), Work{Bot: b, Job: job, Said: func() { told++ }}, r.newSending(b), &said)
 	mail := minirelay.Outgoing{From: grumble, To: []bot.Address{ada}, MessageID: "m@x", Data: []byte("x")}
 	if !say(mail) || told != 1 || said.Load() != 1 {
 		t.Errorf("told %d times, said %d", told, said.Load())

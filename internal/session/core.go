@@ -210,6 +210,7 @@ type ending struct {
 	state           bot.AccountState
 	selfKeys        [][]byte
 	outgoing        []minirelay.Outgoing
+	unsent          map[string]int
 	atOnce          int            // mails that were not kept for the commit
 	notice          *ledger.Notice // that is among them; may be nil
 	core            sandbox.Result

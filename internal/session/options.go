@@ -10,9 +10,13 @@ import (
 
 // gatewayOptions are those of every run.
 func (p *program) gatewayOptions(c *coreSide, o occasion, files gateway.Files) gateway.Options {
+	limits := gateway.DefaultLimits()
+	if most := p.bot.Manifest.Sending.Within(p.r.Limits.Sending).Attachment; most > 0 {
+		limits.File = most
+	}
 	return gateway.Options{
 		Core: c.client, Files: files, Account: uint32(c.account), Chats: o.chats(),
-		CorePaths: c.corePaths(), Limits: gateway.DefaultLimits(), Notify: func(string, json.RawMessage) {},
+		CorePaths: c.corePaths(), Limits: limits, Quota: p.sending, Notify: func(string, json.RawMessage) {},
 		Invite: p.bot.Invite, Fingerprint: string(p.bot.Fingerprint), Home: bundleDir, Temporary: tmpDir,
 		Consent: consent{p.r.Ledger, p.bot.Address, c.wrote},
 	}

@@ -53,6 +53,7 @@ type program struct {
 	r       *Runner
 	bot     ledger.Bot
 	runtime runtime
+	sending *sending
 	cpu     time.Duration // what is left of the bot's CPU time; 0: as much as the wall clock allows
 	lend    func() (back func())
 	say     func(minirelay.Outgoing) bool // takes what is said at once; nil: nothing is
@@ -72,7 +73,7 @@ type program struct {
 }
 
 func (r *Runner) newProgram(b ledger.Bot) *program {
-	return &program{r: r, bot: b, runtime: r.runtimeOf(b.Manifest), opened: make(chan struct{}), log: newTail(r.Limits.Log), asked: func() string { return "" }}
+	return &program{r: r, bot: b, sending: r.newSending(b), runtime: r.runtimeOf(b.Manifest), opened: make(chan struct{}), log: newTail(r.Limits.Log), asked: func() string { return "" }}
 }
 
 func (r *Runner) runtimeOf(m bot.Manifest) runtime {
@@ -96,7 +97,7 @@ func (r *Runner) prestart(ctx context.Context, w Work) *program {
 	p := r.newProgram(w.Bot)
 	p.cpu, p.lend = w.CPU, w.Lend
 	if w.Bot.Manifest.AtOnce {
-		p.say = r.sayer(ctx, w, &p.said)
+		p.say = r.sayer(ctx, w, p.sending, &p.said)
 	}
 	ctx, p.cancel = context.WithCancel(ctx)
 	if !w.Message && w.Schedule == nil {
@@ -213,7 +214,7 @@ func (p *program) run(ctx context.Context, c *coreSide, o occasion, timeline *Ti
 	if err != nil {
 		return nil, err
 	}
-	record.Wall, record.AtOnce = time.Since(p.begun), c.relay.Taken()
+	record.Wall, record.AtOnce, record.Unsent = time.Since(p.begun), c.relay.Taken(), p.sending.unsent(nil)
 	if record.Status != bot.RunOK {
 		return nil, &runFailed{record: record, message: o.event.Kind == core.IncomingMsg}
 	}

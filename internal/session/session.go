@@ -46,6 +46,8 @@ type Ledger interface {
 	Stopped(ctx context.Context, addr bot.Address, contact bot.Fingerprint, from bot.Address) (bool, error)
 	Noticed(ctx context.Context, addr bot.Address, n ledger.Notice) (time.Time, error)
 	AddressOf(ctx context.Context, addr bot.Address, contact bot.Fingerprint) (bot.Address, error)
+	Used(ctx context.Context, addr bot.Address, s ledger.Subject, r ledger.Resource, span time.Duration) (int64, error)
+	Exceeds(ctx context.Context, addr bot.Address, limits ...ledger.Limit) (*ledger.Exceeded, error)
 	ContactAt(ctx context.Context, addr, address bot.Address) (bot.Fingerprint, error)
 }
 
@@ -73,6 +75,7 @@ type Limits struct {
 	Change      int64         // bytes of the files of that folder which one run changes
 	Pids        int
 	Log         int // bytes of the bot's log that are kept
+	Sending     bot.Sending
 }
 
 // DefaultLimits fit a relay with 1 GB of memory and two sessions at a time.
@@ -226,7 +229,7 @@ func (p *program) blame(ctx context.Context, c *coreSide, run *bot.RunRecord, er
 func (p *program) failedCore(c *coreSide, run *bot.RunRecord, method string, err error) *runFailed {
 	p.close()
 	result, _ := c.box.Close() // what went wrong is known
-	record := bot.RunRecord{Wall: time.Since(p.begun), Log: p.log.String(), AtOnce: c.relay.Taken()}
+	record := bot.RunRecord{Wall: time.Since(p.begun), Log: p.log.String(), AtOnce: c.relay.Taken(), Unsent: p.sending.unsent(nil)}
 	if run != nil {
 		record = *run
 	}
@@ -319,6 +322,10 @@ func (r *Runner) attempt(ctx context.Context, w Work, failed *runFailed) (done O
 	if err == nil {
 		end, err = r.endCore(ctx, c, w.Bot)
 	}
+	if err == nil {
+		end.outgoing, err = program.sending.strip(ctx, end.outgoing)
+		err = host(err)
+	}
 	if run != nil {
 		run.AtOnce = max(run.AtOnce, c.relay.Taken())
 	}
@@ -339,6 +346,10 @@ func (r *Runner) attempt(ctx context.Context, w Work, failed *runFailed) (done O
 	if failed == nil {
 		end.folder = program.kept()
 	}
+	end.unsent = program.sending.unsent(nil)
+	if failed != nil && stands == nil {
+		end.unsent = program.sending.unsent(failed.record.Unsent)
+	}
 	r.apologize(ctx, w, failed, &end)
 	return r.commit(ctx, w, run, end, started)
 }
@@ -357,12 +368,12 @@ func (r *Runner) commit(ctx context.Context, w Work, run *bot.RunRecord, end end
 	}
 	crash.At(crash.Staged)
 	if run != nil {
-		run.Schedule = w.Schedule.cron()
+		run.Schedule, run.Unsent = w.Schedule.cron(), end.unsent
 		run.CoreCPU, run.CoreMemory = run.CoreCPU+end.core.CPU, max(run.CoreMemory, end.core.Memory)
 	}
 	err = r.Ledger.Commit(ctx, ledger.Commit{
 		Bot: w.Bot.Address, Jobs: w.jobs(), Schedule: w.Schedule.instant(), Account: end.account, Storage: end.folder, UIDNext: end.uidNext,
-		State: end.state, Consent: end.consent, ConsentFrom: w.Job.From, Word: end.stop(w.Job), Outgoing: outgoing, Notice: end.notice, Run: run,
+		State: end.state, Consent: end.consent, ConsentFrom: w.Job.From, Word: end.stop(w.Job), Outgoing: outgoing, Notice: end.notice, Run: run, Unsent: end.unsent,
 		Started: started, Ended: time.Now(),
 	})
 	if err != nil {

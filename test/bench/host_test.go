@@ -79,13 +79,17 @@ installs_per_hour = 0
 cpu_per_hour = "0s"
 cpu_per_day = "0s"
 mails_per_hour = 0
-sent_per_hour = 0
 bytes_per_hour = "0B"
 [limits.per_user]
 mails_per_hour = 1000000
 mails_per_day = 1000000
 seconds_per_hour = 1000000
 bytes_per_hour = "100GB"
+[limits.sending]
+mails_per_hour = 1000000
+bytes_per_hour = "100GB"
+mails_per_hour_and_contact = 1000000
+bytes_per_hour_and_contact = "100GB"
 [relay]
 master_password_file = %q
 wake_socket = %q
