@@ -64,6 +64,7 @@ type botsConfig struct {
 	Wall         string   `toml:"wall"`
 	Folder       string   `toml:"folder"`
 	Interpreters []string `toml:"interpreters"`
+	FromBots     bool     `toml:"from_bots"`
 	Landlock     string   `toml:"landlock"`
 	ScheduleGap  string   `toml:"schedule_gap"`
 }
@@ -267,7 +268,7 @@ func (b botsConfig) ceilings() (bundle.Ceilings, error) {
 	if b.Landlock != landlockIfThere && b.Landlock != landlockRequired {
 		wrong("landlock = %q: want %s or %s", b.Landlock, landlockIfThere, landlockRequired)
 	}
-	c.Interpreters = nil
+	c.FromBots, c.Interpreters = b.FromBots, nil
 	for _, name := range b.Interpreters {
 		if name == "" || strings.ContainsAny(name, "/ \x00") {
 			wrong("interpreters: %q: want the name of a program in %s", name, interpreterPath)

@@ -129,6 +129,7 @@ func (h *host) open(ctx context.Context, done func(session.Outcome)) error {
 		Dial: h.dial, Folder: folder{h}, Ledger: h.ledger, Sessions: runner, Outbox: h.outbox, Keys: h.keys,
 		Bounds: gate.DefaultBounds(), Slots: slots, Budgets: dispatch.DefaultBudgets(), Limits: bounds, Memory: 64 << 20,
 		MaxAttempts: 5, Backoff: time.Second, IdleClose: time.Minute, Looks: 16, Done: done, ScheduleGap: ceilings.ScheduleGap, Log: h.log,
+		FromBots: h.cfg.Bots.FromBots,
 	})
 	return nil
 }

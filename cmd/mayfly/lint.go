@@ -17,6 +17,7 @@ import (
 // lintReport is what `mayfly lint -json` prints.
 type lintReport struct {
 	Problems bundle.Problems `json:"problems"`
+	Withheld []string        `json:"withheld,omitempty"`   // what it asks for and the host does not grant
 	Parsed   bool            `json:"parsed"`               // the scripts were compiled and linked, as on a host
 	Why      string          `json:"not_parsed,omitempty"` // why they were not
 }
@@ -41,7 +42,7 @@ func lint(ctx context.Context, args []string, std stdio) error {
 	b, err := readBundle(flags.Arg(0), ceilings)
 	report := lintReport{Problems: bundle.Problems{}, Why: "the bundle has to be in order first"}
 	if err == nil {
-		report.Why = ""
+		report.Why, report.Withheld = "", ceilings.Withheld(b.Manifest)
 		err = parseScripts(ctx, *sandboxPath, b)
 		report.Parsed = err == nil || errors.As(err, new(bundle.Problems))
 	}
@@ -117,6 +118,9 @@ func (r lintReport) print(std stdio, asJSON bool) error {
 		if _, err := fmt.Fprintln(std.out, p); err != nil {
 			return err
 		}
+	}
+	for _, line := range r.Withheld {
+		fmt.Fprintf(std.err, "mayfly: %s\n", line)
 	}
 	if !r.Parsed {
 		fmt.Fprintf(std.err, "mayfly: the scripts were not parsed: %s\n", r.Why)

@@ -97,6 +97,7 @@ type Manifest struct {
 	PerUser       PerUser
 	Sending       Sending
 	GroupPrivacy  bool // in groups only commands, mentions and answers to the bot wake it
+	FromBots      bool // messages of other bots wake it, too, where the operator allows that
 	Commands      []Command
 	Schedules     []string // when the bot is run without a message: lines of crontab(5), in UTC
 }

@@ -60,6 +60,9 @@
 //	[groups]
 //	privacy = true                    in groups only commands, mentions and answers to the bot wake it (default)
 //
+//	[messages]
+//	from_bots = true                  messages of other bots wake it, too, where the operator allows that; by default they do not
+//
 //	[[commands]]                      at most 100
 //	name = "roll"                     without the slash: a-z, 0-9, _; at most 32; not stop, about or usage: those are the host's. With
 //	                                  start and help the bot gets these: see docs/AUTHORS.md
@@ -179,6 +182,16 @@ type Ceilings struct {
 	ScheduleGap time.Duration // between two runs of a bot that schedules cause, at least
 
 	Interpreters []string // the programs of the host that a native bot may name; none: there are no native bots
+	FromBots     bool     // messages of other bots may wake those that ask for them
+}
+
+// Withheld says, in lines for its author, what a manifest asks for and the host does not grant. The bot runs without it.
+func (c Ceilings) Withheld(m bot.Manifest) []string {
+	var lines []string
+	if m.FromBots && !c.FromBots {
+		lines = append(lines, "[messages] from_bots has no effect: messages of other bots wake this one only on a host whose operator has set from_bots = true below [bots]")
+	}
+	return lines
 }
 
 // DefaultInterpreters are those that a host lets native bots use, where it has them.

@@ -58,6 +58,9 @@ wall = "1500ms"
 [groups]
 privacy = false
 
+[messages]
+from_bots = true
+
 [[commands]]
 name = "roll"
 description = "Roll dice, e.g. /roll 2d6"
@@ -90,8 +93,8 @@ func TestManifest(t *testing.T) {
 		Limits:       bot.Limits{Memory: 64 << 20, Wall: 1500 * time.Millisecond},
 		PerUser:      bot.PerUser{MailsPerHour: 6, MailsPerDay: 12, SecondsPerHour: 30, BytesPerHour: 6e6, Drop: true, Notice: "{limit}: wait until {until}"},
 		Sending:      bot.Sending{Mails: 100, Bytes: 10e6, MailsPerContact: 20, BytesPerContact: 5e6, Attachment: 1e6},
-		GroupPrivacy: false,
-		Commands:     []bot.Command{{Name: "roll", Description: "Roll dice, e.g. /roll 2d6"}, {Name: "help"}},
+		GroupPrivacy: false, FromBots: true,
+		Commands: []bot.Command{{Name: "roll", Description: "Roll dice, e.g. /roll 2d6"}, {Name: "help"}},
 	}
 	if !reflect.DeepEqual(b.Manifest, want) {
 		t.Errorf("got  %+v\nwant %+v", b.Manifest, want)
@@ -614,5 +617,20 @@ func TestGrownFile(t *testing.T) {
 	rest := strings.NewReader("fourteen bytes")
 	if err := set.add("x", 4, rest); err == nil || len(set.files) != 0 || rest.Len() != 9 {
 		t.Errorf("got %v, %d files, %d bytes unread", err, len(set.files), rest.Len())
+	}
+}
+
+// TestWithheld: what only the operator can grant is no fault, and its author is told.
+func TestWithheld(t *testing.T) {
+	c := DefaultCeilings()
+	if lines := c.Withheld(bot.Manifest{FromBots: true}); len(lines) != 1 || !strings.Contains(lines[0], "from_bots has no effect") {
+		t.Errorf("not granted: %q", lines)
+	}
+	if lines := c.Withheld(bot.Manifest{}); len(lines) > 0 {
+		t.Errorf("not asked for: %q", lines)
+	}
+	c.FromBots = true
+	if lines := c.Withheld(bot.Manifest{FromBots: true}); len(lines) > 0 {
+		t.Errorf("granted: %q", lines)
 	}
 }

@@ -57,6 +57,7 @@ func parseManifest(data []byte, file func(path string) ([]byte, bool), c Ceiling
 	m.AtOnce = root.atOnce(m.Runtime, m.Mode)
 	m.Limits, m.PerUser, m.Sending = root.limits(c)
 	m.GroupPrivacy = root.groupPrivacy()
+	m.FromBots = root.fromBots()
 	m.Commands = root.commands()
 	m.Schedules = root.schedules(c.ScheduleGap)
 	root.notYet()
@@ -330,6 +331,17 @@ func (t *table) groupPrivacy() bool {
 	return privacy || !ok
 }
 
+// fromBots does not ask the Ceilings: Withheld does.
+func (t *table) fromBots() bool {
+	messages := t.sub("messages")
+	if messages == nil {
+		return false
+	}
+	v, _ := get[bool](messages, "from_bots", "true or false", "from_bots = true")
+	messages.close()
+	return v
+}
+
 func (t *table) commands() []bot.Command {
 	tables := t.subs("commands")
 	if len(tables) > maxCommands {
@@ -393,6 +405,8 @@ func homeOf(key string) string {
 		return "limits.sending"
 	case "privacy":
 		return "groups"
+	case "from_bots":
+		return "messages"
 	case "grace":
 		return "resident"
 	case "origins":

@@ -133,6 +133,7 @@ type Options struct {
 	Memory      int64 // bytes of mail that the host holds at a time, of all bots
 	Budgets     Budgets
 	Limits      Limits
+	FromBots    bool             // messages of bots wake those whose manifests ask for them
 	MaxAttempts int              // of one mail on which core fails or the daemon dies
 	Backoff     time.Duration    // the pause after a first failure; it doubles up to 5 min
 	IdleClose   time.Duration    // after this long without mail the connection to the relay is closed

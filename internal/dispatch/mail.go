@@ -62,6 +62,7 @@ func (a *actor) decide(ctx context.Context, job ledger.Job, raw []byte, timeline
 	if err != nil {
 		return err
 	}
+	b.Manifest.FromBots = b.Manifest.FromBots && a.d.opts.FromBots
 	verdict, err := a.judge(ctx, b, raw)
 	if err != nil {
 		return err

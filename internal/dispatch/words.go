@@ -87,7 +87,7 @@ func idle(v gate.Verdict, m bot.Manifest) string {
 	switch {
 	case !v.Plain || v.NewSender || v.Uncertain:
 		return ""
-	case v.ByBot:
+	case v.ByBot && !m.FromBots:
 		return "of a bot"
 	case v.Group && m.GroupPrivacy && !v.Cut && !strings.HasPrefix(v.Text, ">") && !m.Addresses(v.Text):
 		return "group privacy"

@@ -82,6 +82,9 @@ func TestWhatStartsNothing(t *testing.T) {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
 	}
+	if got := idle(gate.Verdict{Plain: true, ByBot: true, Text: "hi"}, bot.Manifest{Name: "Dice", FromBots: true}); got != "" {
+		t.Errorf("a bot, where they may wake it: %q", got)
+	}
 	if got := idle(gate.Verdict{Plain: true, Group: true, Text: "hi"}, bot.Manifest{Name: "Dice"}); got != "" {
 		t.Errorf("chatter without privacy: %q", got)
 	}

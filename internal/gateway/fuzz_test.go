@@ -188,7 +188,7 @@ func FuzzAnswers(f *testing.F) {
 // leads the bot to another file than the one shown to it.
 func FuzzPaths(f *testing.F) {
 	for _, p := range []string{"/tmp/a", "a", "../etc/passwd", "/tmp/../etc/passwd", "//etc", "/", "", ".", "..", "a/../../b", "/tmp/a\x00b", "~", "\\etc", "/tmp/\xff",
-		"/account/x/dc.db-blobs/in.png", "/attachments/in.png", strings.Repeat("../", 2000)} {
+		"/account/x/dc.db-blobs/in.png", "/attachments/in.png", strings.Repeat("../", 50)} {
 		f.Add(p, "")
 	}
 	f.Add("/tmp/a", "../b")

@@ -318,6 +318,7 @@ func (in *Installer) handle(ctx context.Context, addr bot.Address, c Mailbox, va
 			return result, fmt.Errorf("the request in message %d of folder %s: %w", m.UID, Folder, err)
 		}
 		out.erased = req.secrets.there
+		out.withheld = in.Ceilings.Withheld(out.bot.Manifest)
 		mail, err := out.compose(addr, req, at, in.Now())
 		if err != nil {
 			return result, err
@@ -367,6 +368,7 @@ type outcome struct {
 	changed  bool
 	bot      ledger.Bot      // as it is now; on uninstall, as it was; zero if there is none
 	problems bundle.Problems // why it was refused
+	withheld []string        // what its manifest asks for and this host does not grant
 	erased   bool            // the request's message will be erased
 }
 

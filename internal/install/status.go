@@ -105,6 +105,9 @@ func (o outcome) installedText() string {
 	fmt.Fprintf(&b, "%s is %s.\n\n", title(m), o.state)
 	fmt.Fprintf(&b, "To chat with it, open this invite link, or scan the picture with Delta Chat:\n\n%s\n\n", o.bot.Invite)
 	fmt.Fprintf(&b, "Its limits: %s of memory and %v for each run.\n\n", bundle.FormatSize(m.Limits.Memory), m.Limits.Wall)
+	for _, line := range o.withheld {
+		b.WriteString(line + ".\n\n")
+	}
 	if o.erased {
 		b.WriteString("What came with it for the account is kept apart from the bundle, and the message was erased.\n\n")
 	}

@@ -55,8 +55,8 @@ func (r *Runner) messages(ctx context.Context, c *coreSide, p *program, w Work) 
 	}
 }
 
-// wakes reports whether an occasion runs the bot. A message does if a person wrote it, encrypted and signed, and if it is
-// meant for the bot where it came in a group.
+// wakes reports whether an occasion runs the bot. A message does if a person wrote it, or a bot where that is wanted,
+// encrypted and signed, and if it is meant for the bot where it came in a group.
 func (c *coreSide) wakes(ctx context.Context, o occasion, m bot.Manifest) (bool, error) {
 	chat, err := c.client.BasicChat(ctx, c.account, o.msg.ChatID)
 	if err != nil {
@@ -69,7 +69,7 @@ func (c *coreSide) wakes(ctx context.Context, o occasion, m bot.Manifest) (bool,
 	if err := c.client.MarkSeen(ctx, c.account, o.msg.ID); err != nil {
 		return false, err
 	}
-	if !o.msg.Authentic() || o.msg.IsInfo || o.msg.IsBot {
+	if !o.msg.Authentic() || o.msg.IsInfo || o.msg.IsBot && !m.FromBots {
 		return false, nil
 	}
 	if chat.Type == single {

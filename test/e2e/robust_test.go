@@ -44,7 +44,7 @@ func TestBotsDoNotAnswerBots(t *testing.T) {
 		return script(name, `export default { message(msg) { return "`+name+` heard: " + msg.text } }`).with("[groups]\nprivacy = false\n")
 	}
 	hal, halClient := w.newAccount("hal000001")
-	w.append(halClient, hal, chatty("Hal"))
+	w.append(halClient, hal, chatty("Hal").with("[messages]\nfrom_bots = true\n")) // which this host does not grant
 	eve, eveClient := w.newAccount("eve000001")
 	w.append(eveClient, eve, chatty("Eve"))
 	w.serve()
@@ -61,6 +61,47 @@ func TestBotsDoNotAnswerBots(t *testing.T) {
 	w.awaitJobs(eve, 4)
 	if h, e := w.runs(hal), w.runs(eve); h != 1 || e != 1 {
 		t.Errorf("%d and %d runs, want one each", h, e)
+	}
+	if answer := strings.ReplaceAll(w.status(halClient, 1), "=\r\n", ""); !strings.Contains(answer, "from_bots has no effect") {
+		t.Errorf("the author was not told that bots wake nobody:\n%s", answer)
+	}
+}
+
+// TestBotsAnswerBotsWhereGranted has a host whose operator allows it: who asks for messages of bots gets them, who does not, does not.
+func TestBotsAnswerBotsWhereGranted(t *testing.T) {
+	w := newWorld(t)
+	w.settings = strings.NewReplacer("[log]\n", "[bots]\nfrom_bots = true\n[log]\n")
+	open := func(name, lines string) files {
+		return script(name, `export default { message(msg) { return "`+name+` heard: " + msg.text } }`).with("[groups]\nprivacy = false\n" + lines)
+	}
+	hal, halClient := w.newAccount("hal000002")
+	w.append(halClient, hal, open("Hal", "[messages]\nfrom_bots = true\n"))
+	eve, eveClient := w.newAccount("eve000002")
+	w.append(eveClient, eve, open("Eve", ""))
+	w.serve()
+	ada := w.person("ada000106")
+	group := ada.group("Crew", ada.join(w.installed(halClient)), ada.join(w.installed(eveClient)))
+	ada.say(group, "hello")
+	heard := map[string]bool{}
+	for range 3 {
+		heard[ada.hear().Text] = true
+	}
+	if !heard["Hal heard: hello"] || !heard["Eve heard: hello"] || !heard["Hal heard: Eve heard: hello"] {
+		t.Errorf("heard %v", heard)
+	}
+	w.awaitJobs(hal, 4)   // two of the handshake, ada's word, eve's answer
+	over := func() bool { // eve's: two of the handshake, ada's word, hal's two answers, for some of which core decides, and the gate for the others
+		jobs, err := w.ledger().Jobs(w.ctx, eve, ledger.JobCleared)
+		return err == nil && len(jobs)+int(w.refusals(eve)["of a bot"]) >= 5
+	}
+	if err := w.poll(over); err != nil {
+		t.Fatalf("%v\n%s", err, w.log)
+	}
+	if h, e := w.runs(hal), w.runs(eve); h != 2 || e != 1 {
+		t.Errorf("%d and %d runs, want two and one", h, e)
+	}
+	if answer := w.status(halClient, 1); strings.Contains(answer, "no effect") {
+		t.Errorf("the author was told:\n%s", answer)
 	}
 }
 
