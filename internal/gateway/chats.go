@@ -43,7 +43,7 @@ func (g *Gateway) maySend(ctx context.Context, id uint32) error {
 		g.mu.Unlock()
 	}
 	if !allowed {
-		return &Error{CodeRefused, fmt.Sprintf("chat %d is not the one that woke the bot, and nobody in it has written to the bot: a bot writes only to those who wrote to it", id)}
+		return &Error{CodeRefused, fmt.Sprintf("chat %d is not the one that woke the bot, and nobody in it has written to the bot, or all have stopped it: a bot writes only to those who wrote to it", id)}
 	}
 	return nil
 }
@@ -92,7 +92,7 @@ func (g *Gateway) mayAdd(ctx context.Context, contact uint32) error {
 		ok, err = g.consents(ctx, contact)
 	}
 	if err == nil && !ok {
-		err = &Error{CodeRefused, fmt.Sprintf("contact %d has not written to the bot: have it open the bot's invite link first", contact)}
+		err = &Error{CodeRefused, fmt.Sprintf("contact %d has not written to the bot directly, or has stopped it: have it open the bot's invite link first", contact)}
 	}
 	return err
 }
