@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	osuser "os/user"
@@ -20,6 +21,7 @@ import (
 	"mayfly/internal/bundle"
 	"mayfly/internal/dispatch"
 	"mayfly/internal/install"
+	"mayfly/internal/ledger"
 	"mayfly/internal/sandbox"
 	"mayfly/internal/session"
 )
@@ -70,13 +72,15 @@ type botsConfig struct {
 }
 
 type limitsConfig struct {
-	Memory       string        `toml:"memory"`
-	CPUPerHour   string        `toml:"cpu_per_hour"`
-	CPUPerDay    string        `toml:"cpu_per_day"`
-	MailsPerHour int           `toml:"mails_per_hour"`
-	BytesPerHour string        `toml:"bytes_per_hour"`
-	PerUser      perUserConfig `toml:"per_user"`
-	Sending      sendingConfig `toml:"sending"`
+	Memory         string        `toml:"memory"`
+	Cores          float64       `toml:"cores"`
+	HostCPUPerHour string        `toml:"host_cpu_per_hour"`
+	CPUPerHour     string        `toml:"cpu_per_hour"`
+	CPUPerDay      string        `toml:"cpu_per_day"`
+	MailsPerHour   int           `toml:"mails_per_hour"`
+	BytesPerHour   string        `toml:"bytes_per_hour"`
+	PerUser        perUserConfig `toml:"per_user"`
+	Sending        sendingConfig `toml:"sending"`
 }
 
 type perUserConfig struct {
@@ -114,7 +118,7 @@ func defaultConfig() config {
 		Install: installConfig{Who: install.Everyone, Listed: []string{}, InstallsPerHour: 60, Bots: 1000, Disk: "5GB"},
 		Bots:    botsConfig{Memory: "128MB", Wall: "30s", Folder: "100MB", Interpreters: bundle.DefaultInterpreters(), Landlock: landlockIfThere, ScheduleGap: "1h"},
 		Limits: limitsConfig{
-			Memory: "2GB", CPUPerHour: "36s", CPUPerDay: "86.4s", MailsPerHour: 600, BytesPerHour: "500MB",
+			Memory: "2GB", HostCPUPerHour: "30m", CPUPerHour: "36s", CPUPerDay: "86.4s", MailsPerHour: 600, BytesPerHour: "500MB",
 			PerUser: perUserConfig{MailsPerHour: 60, MailsPerDay: 120, SecondsPerHour: 60, BytesPerHour: "60MB"},
 			Sending: sendingConfig{MailsPerHour: 2000, BytesPerHour: "300MB", MailsPerHourAndContact: 200, BytesPerHourAndContact: "60MB", Attachment: "20MB"},
 		},
@@ -298,6 +302,30 @@ func (b botsConfig) limits() (session.Limits, error) {
 	return l, err
 }
 
+// sandboxes is what the kernel lets all sandboxes together take. The memory is what dispatch lets them take, and a quarter more for what is
+// freed late: it is the second wall. A session that may take more than limits.memory runs alone, and has room for that.
+func (c config) sandboxes() (sandbox.Ceilings, error) {
+	most := sandbox.Ceilings{Cores: c.Limits.Cores}
+	memory, err := bundle.ParseSize(c.Limits.Memory)
+	if err != nil || memory == 0 {
+		return most, err
+	}
+	limits, err := c.Bots.limits()
+	if err != nil {
+		return most, err
+	}
+	ceilings, err := c.ceilings()
+	if err != nil {
+		return most, err
+	}
+	largest, err := session.New(session.Options{Limits: limits}).Memory(ledger.Bot{Manifest: bot.Manifest{
+		Runtime: bot.RuntimeJS, Limits: bot.Limits{Memory: ceilings.Memory, Wall: ceilings.Wall},
+	}})
+	const more = 256 << 20 // that other programs than scripts and a large folder take
+	most.Memory = max(memory, largest+limits.Folder+more) * 5 / 4
+	return most, err
+}
+
 // limits are those of bots and their contacts; the error has all that is wrong with the keys.
 func (l limitsConfig) limits() (dispatch.Limits, error) {
 	var errs []error
@@ -317,6 +345,10 @@ func (l limitsConfig) limits() (dispatch.Limits, error) {
 		return n
 	}
 	size("memory", l.Memory)
+	duration("host_cpu_per_hour", l.HostCPUPerHour)
+	if l.Cores < 0 || l.Cores > 0 && l.Cores < 0.05 || l.Cores > 1024 || math.IsNaN(l.Cores) {
+		wrong("cores = %v: want 0.0, which is no limit, or 0.05 to 1024", l.Cores)
+	}
 	u := l.PerUser
 	if l.MailsPerHour < 0 || l.MailsPerHour > 1e6 {
 		wrong("mails_per_hour = %d: want 0, which is no limit, to 1000000", l.MailsPerHour)

@@ -8,6 +8,7 @@ import (
 	"mayfly/internal/admin"
 	"mayfly/internal/backup"
 	"mayfly/internal/bot"
+	"mayfly/internal/bundle"
 	"mayfly/internal/dispatch"
 	"mayfly/internal/install"
 	"mayfly/internal/ledger"
@@ -70,6 +71,31 @@ func (d deskHost) Disk(addr bot.Address) (int64, error) {
 		return d.store.Usage()
 	}
 	return d.store.UsageOf(addr)
+}
+
+// Over is what a bot, or all of them together, have used up.
+func (d deskHost) Over(ctx context.Context, addr bot.Address) (what string, until time.Time, err error) {
+	if addr == "" {
+		return d.cpu.Over(ctx)
+	}
+	b, err := d.ledger.Bot(ctx, addr)
+	if err == nil {
+		what, until, err = d.limits.Over(ctx, d.ledger, b)
+	}
+	if err != nil || what != "" {
+		return what, until, err
+	}
+	return d.cpu.Over(ctx)
+}
+
+// CPU is what all sandboxes took within the last hour.
+func (d deskHost) CPU(ctx context.Context) (time.Duration, error) { return d.cpu.Used(ctx) }
+
+// Ceilings are the configuration's, which was checked.
+func (d deskHost) Ceilings() admin.Ceilings {
+	disk, _ := bundle.ParseSize(d.cfg.Install.Disk)
+	cpu, _ := time.ParseDuration(d.cfg.Limits.HostCPUPerHour)
+	return admin.Ceilings{Bots: d.cfg.Install.Bots, Disk: disk, CPUHour: cpu}
 }
 
 // Free is what is left for all.

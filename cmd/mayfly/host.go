@@ -46,6 +46,8 @@ type host struct {
 	outbox     *outbox.Outbox
 	installer  *install.Installer
 	dispatcher *dispatch.Dispatcher
+	limits     dispatch.Limits
+	cpu        *dispatch.HostCPU
 	master     string // password of the relay's master user; "" where there is none
 
 	pollEvery time.Duration
@@ -94,21 +96,19 @@ func (h *host) open(ctx context.Context, done func(session.Outcome)) error {
 	if err != nil {
 		return err
 	}
-	bounds, err := h.cfg.Limits.limits()
-	if err != nil {
-		return err
-	}
 	limits, err := h.cfg.Bots.limits()
 	if err != nil {
 		return err
 	}
-	limits.Sending = bounds.Sending
+	limits.Sending = h.limits.Sending
 	engine, err := wasmEngine(h.cfg.Sandbox)
 	if err != nil {
 		return err
 	}
+	sandboxes := h.broker.Client()
+	sandboxes.Spent = h.cpu.Spent
 	runner := session.New(session.Options{
-		Sandboxes: h.broker.Client(), Core: h.cfg.Core, CoreVersion: coreVersion, Storage: h.store, Ledger: h.ledger, Outbox: h.outbox, Keys: h.keys,
+		Sandboxes: sandboxes, Core: h.cfg.Core, CoreVersion: coreVersion, Storage: h.store, Ledger: h.ledger, Outbox: h.outbox, Keys: h.keys,
 		Limits: limits, Pacer: storage.NewPacer(storage.DefaultPace()), Log: h.log, Interpreters: h.cfg.Bots.interpreters(), Landlock: h.cfg.Bots.Landlock == landlockRequired,
 		Engine: engine,
 	})
@@ -122,12 +122,12 @@ func (h *host) open(ctx context.Context, done func(session.Outcome)) error {
 		return err
 	}
 	h.installer = install.New(install.Options{
-		Ledger: h.ledger, Bundles: h.store, Accounts: inSlots{runner, slots}, Checker: inSlots{runner, slots}, Author: runner, Keys: h.keys, Mails: h.outbox, Login: h.tryPassword,
+		Ledger: h.ledger, Bundles: h.store, Accounts: inSlots{runner, slots, h.cpu}, Checker: inSlots{runner, slots, h.cpu}, Author: runner, Keys: h.keys, Mails: h.outbox, Login: h.tryPassword,
 		Ceilings: ceilings, Rules: rules, Log: h.log,
 	})
 	h.dispatcher = dispatch.New(dispatch.Options{
 		Dial: h.dial, Folder: folder{h}, Ledger: h.ledger, Sessions: runner, Outbox: h.outbox, Keys: h.keys,
-		Bounds: gate.DefaultBounds(), Slots: slots, Budgets: dispatch.DefaultBudgets(), Limits: bounds, Memory: 64 << 20,
+		Bounds: gate.DefaultBounds(), Slots: slots, Budgets: dispatch.DefaultBudgets(), Limits: h.limits, HostCPU: h.cpu, Memory: 64 << 20,
 		MaxAttempts: 5, Backoff: time.Second, IdleClose: time.Minute, Looks: 16, Done: done, ScheduleGap: ceilings.ScheduleGap, Log: h.log,
 		FromBots: h.cfg.Bots.FromBots,
 	})
@@ -174,7 +174,19 @@ func (h *host) openFiles(ctx context.Context) (err error) {
 	if h.store, err = storage.Open(h.path("bots")); err != nil {
 		return err
 	}
-	h.keys, err = keystore.Open(h.path("keys"))
+	if h.keys, err = keystore.Open(h.path("keys")); err != nil {
+		return err
+	}
+	return h.openLimits()
+}
+
+// openLimits reads the limits that the ledger counts for.
+func (h *host) openLimits() (err error) {
+	if h.limits, err = h.cfg.Limits.limits(); err != nil {
+		return err
+	}
+	perHour, err := time.ParseDuration(h.cfg.Limits.HostCPUPerHour)
+	h.cpu = dispatch.NewHostCPU(h.ledger, perHour, h.log)
 	return err
 }
 
@@ -231,7 +243,7 @@ func (h *host) Run(ctx context.Context) error {
 	}
 	h.watchers.Wait()
 	h.dispatcher.Wait()
-	return err
+	return errors.Join(err, h.cpu.Save(context.WithoutCancel(ctx)))
 }
 
 // accounts are those of the configuration, those that were announced before, and those with a bot.
@@ -335,9 +347,13 @@ func (h *host) Close() error {
 type inSlots struct {
 	runner *session.Runner
 	slots  dispatch.Slots
+	cpu    *dispatch.HostCPU
 }
 
 func (s inSlots) Setup(ctx context.Context, b ledger.Bot) (made ledger.Bot, err error) {
+	if err := s.cpu.Room(ctx); err != nil {
+		return b, err
+	}
 	memory, err := s.runner.Memory(b)
 	if err != nil {
 		return b, err
@@ -350,6 +366,9 @@ func (s inSlots) Setup(ctx context.Context, b ledger.Bot) (made ledger.Bot, err 
 }
 
 func (s inSlots) Check(ctx context.Context, b *bundle.Bundle) error {
+	if err := s.cpu.Room(ctx); err != nil {
+		return err
+	}
 	memory, err := s.runner.Memory(ledger.Bot{Manifest: b.Manifest})
 	if err != nil {
 		return err
@@ -403,7 +422,11 @@ func cpuFeatures() string {
 }
 
 func startBroker(ctx context.Context, cfg config) (*sandbox.Broker, error) {
-	broker, err := sandbox.StartBroker(ctx, sandbox.StartOptions{Binary: cfg.Sandbox, UID: cfg.SandboxUser, GID: cfg.SandboxUser})
+	most, err := cfg.sandboxes()
+	if err != nil {
+		return nil, err
+	}
+	broker, err := sandbox.StartBroker(ctx, sandbox.StartOptions{Binary: cfg.Sandbox, UID: cfg.SandboxUser, GID: cfg.SandboxUser, Most: most})
 	if err != nil {
 		return nil, fmt.Errorf("broker: %w", err)
 	}

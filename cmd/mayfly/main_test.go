@@ -71,6 +71,23 @@ func TestDocumentedConfigIsTheDefault(t *testing.T) {
 	}
 }
 
+// What the kernel holds all sandboxes to leaves room for what dispatch lets them take, and for the largest session.
+func TestSandboxCeilings(t *testing.T) {
+	c := defaultConfig()
+	c.Limits.Cores = 0.5
+	if most, err := c.sandboxes(); err != nil || most.Cores != 0.5 || most.Memory < 2_500_000_000 || most.Memory > 3_000_000_000 {
+		t.Errorf("%+v, %v", most, err)
+	}
+	c.Limits.Memory = "100MB"
+	if most, err := c.sandboxes(); err != nil || most.Memory < 950<<20 || most.Memory > 2<<30 {
+		t.Errorf("with room for less than a session: %+v, %v", most, err)
+	}
+	c.Limits.Memory = "0B"
+	if most, err := c.sandboxes(); err != nil || most.Memory != 0 {
+		t.Errorf("without a limit: %+v, %v", most, err)
+	}
+}
+
 func keysOf(t reflect.Type) []string {
 	var keys []string
 	for f := range t.Fields() {

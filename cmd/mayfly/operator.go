@@ -26,6 +26,7 @@ type operator interface {
 	Runs(context.Context, admin.RunsQuestion) (admin.Runs, error)
 	Logs(context.Context, admin.LogsQuestion) ([]admin.Run, error)
 	Usage(context.Context, admin.Which) (admin.Usage, error)
+	Whole(context.Context, admin.Nothing) (admin.HostUsage, error)
 	Outbox(context.Context, admin.Which) ([]admin.Waiting, error)
 	Retry(context.Context, admin.Which) (admin.Retried, error)
 	Replay(context.Context, admin.Job) (admin.Done, error)
@@ -228,7 +229,14 @@ func showBots(ctx context.Context, o *order) error {
 		if err != nil {
 			return err
 		}
-		return answer(o, bots, o.show.bots)
+		if err := answer(o, bots, o.show.bots); err != nil || o.json || o.arg() != "" {
+			return err
+		}
+		whole, err := ask.Whole(ctx, admin.Nothing{})
+		if err != nil {
+			return err
+		}
+		return o.show.whole(whole)
 	})
 }
 

@@ -85,6 +85,8 @@ func TestTables(t *testing.T) {
 		{Address: "b3x9q@chat.test", Name: "evil\x1b[2J\nname", Version: "1", Contact: "https://i.delta.chat/#abc", State: admin.StatePaused,
 			Why: "since 2026-01-31 09:00 UTC: asks for passwords", LastRun: ago(72 * time.Hour), Runs: 4, Errors: 3, SetAside: 1, Unsent: 2, Disk: 999},
 		{Address: "new@chat.test", Name: "New", Version: "0.1", Contact: "mailto:a@b", State: admin.StateOK},
+		{Address: "busy@chat.test", Name: "Busy", Version: "2", Contact: "mailto:a@b", State: admin.StateOver,
+			Why: "until 2026-01-31 12:41 UTC: 36s of CPU time an hour"},
 	}
 	runs := admin.Runs{
 		Runs: []admin.Run{
@@ -98,8 +100,10 @@ func TestTables(t *testing.T) {
 	}
 	usage := admin.Usage{
 		Bots: []admin.BotUsage{{Bot: "dice@chat.test", CPUHour: 1200 * time.Millisecond, CPUDay: 12 * time.Second, CoreDay: 40 * time.Second, InHour: 12, InDay: 120, RunsDay: 120, Disk: 1_234_567}},
-		Host: admin.HostUsage{Bots: 1, Disk: 1_234_567, Ledger: 400_000, Free: 7_000_000_000},
+		Host: admin.HostUsage{Bots: 1, Disk: 1_234_567, Ledger: 400_000, Free: 7_000_000_000, CPU: 52 * time.Second},
 	}
+	full := admin.HostUsage{Bots: 1000, MaxBots: 1000, Disk: 4_900_000_000, MaxDisk: 5_000_000_000, Ledger: 4_000_000, Free: 7_000_000_000,
+		CPU: 30*time.Minute + time.Second, MaxCPU: 30 * time.Minute, Over: "the host: 30m0s of CPU time an hour", OverTill: now.Add(4 * time.Minute)}
 	outbox := []admin.Waiting{
 		{Bot: "dice@chat.test", To: []bot.Address{"user@chat.test"}, Size: 2500, Said: ago(time.Hour), Tries: 3, Next: now.Add(4 * time.Minute), LastError: "451 4.7.1 try again later"},
 		{Bot: "dice@chat.test", To: []bot.Address{"a@b", "c@d"}, Size: 2500, Said: ago(time.Second)},
@@ -116,6 +120,7 @@ func TestTables(t *testing.T) {
 		{"bots-terminal", true, func() error { return p.bots(bots) }},
 		{"runs", false, func() error { return p.runs(runs) }},
 		{"usage", false, func() error { return p.usage(usage) }},
+		{"host", false, func() error { return p.whole(full) }},
 		{"outbox", false, func() error { return p.outbox(outbox) }},
 		{"log", false, func() error { return p.log(log) }},
 	} {

@@ -174,8 +174,25 @@ func (p printer) usage(u admin.Usage) error {
 	if err := p.table("BOT,CPU/HOUR,CPU/DAY,CORE/DAY,MAILS/HOUR,MAILS/DAY,RUNS/DAY,DISK", rows); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(p.w, "\nthe host: %d bots, %s of accounts, folders and bundles, %s of ledger; %s are free\n",
-		u.Host.Bots, bot.RoundSize(u.Host.Disk), bot.RoundSize(u.Host.Ledger), bot.RoundSize(u.Host.Free))
+	return p.whole(u.Host)
+}
+
+// whole prints what all bots take of what they may.
+func (p printer) whole(u admin.HostUsage) error {
+	of := func(most string, there bool) string {
+		if !there {
+			return ""
+		}
+		return " of " + most
+	}
+	_, err := fmt.Fprintf(p.w, "\nthe host: %d bots%s; %s of accounts, folders and bundles%s, %s of ledger, %s are free; %s of CPU time in the last hour%s\n",
+		u.Bots, of(fmt.Sprint(u.MaxBots), u.MaxBots > 0), bot.RoundSize(u.Disk), of(bot.RoundSize(u.MaxDisk), u.MaxDisk > 0), bot.RoundSize(u.Ledger),
+		bot.RoundSize(u.Free), u.CPU.Round(time.Second), of(u.MaxCPU.String(), u.MaxCPU > 0))
+	if err == nil && u.Over != "" {
+		var b strings.Builder
+		p.cell(&b, cell{fmt.Sprintf("all bots wait until %s: %s", u.OverTill.UTC().Format("15:04 MST"), u.Over), true})
+		_, err = fmt.Fprintln(p.w, b.String())
+	}
 	return err
 }
 

@@ -42,6 +42,11 @@ type Host interface {
 	Wake(addr bot.Address)
 	// Disk is how many bytes a bot takes, or with "" all of them.
 	Disk(addr bot.Address) (int64, error)
+	// Over is what a bot, or all of them, have used up, in words, and when their mail goes on; "" where nothing.
+	Over(ctx context.Context, addr bot.Address) (what string, until time.Time, err error)
+	// CPU is what all sandboxes took within the last hour.
+	CPU(ctx context.Context) (time.Duration, error)
+	Ceilings() Ceilings
 	// Free is how many bytes are free where the state folder is.
 	Free() (int64, error)
 	Backup(ctx context.Context, w io.Writer) ([]backup.Problem, error)
@@ -115,6 +120,7 @@ func (d *Desk) all(ctx context.Context, which Which) ([]ledger.Bot, error) {
 const (
 	StateOK     = "ok"
 	StatePaused = "paused"
+	StateOver   = "over limit" // of the bot's or of the host's
 )
 
 // Bot is what an operator sees of a bot.

@@ -28,6 +28,7 @@ type host struct {
 	woken   []bot.Address
 	evicted []string
 	untold  error
+	over    map[bot.Address]string
 	archive string
 	fail    error
 }
@@ -38,7 +39,12 @@ func (h *host) Evict(_ context.Context, addr bot.Address, why string) (Evicted, 
 }
 func (h *host) Wake(addr bot.Address)           { h.woken = append(h.woken, addr) }
 func (h *host) Disk(bot.Address) (int64, error) { return 1000, nil }
-func (h *host) Free() (int64, error)            { return 5000, nil }
+func (h *host) Over(_ context.Context, addr bot.Address) (string, time.Time, error) {
+	return h.over[addr], time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC), nil
+}
+func (h *host) CPU(context.Context) (time.Duration, error) { return time.Minute, nil }
+func (h *host) Ceilings() Ceilings                         { return Ceilings{Bots: 10, Disk: 1e6, CPUHour: time.Hour} }
+func (h *host) Free() (int64, error)                       { return 5000, nil }
 func (h *host) Backup(_ context.Context, w io.Writer) ([]backup.Problem, error) {
 	_, err := io.WriteString(w, h.archive)
 	return []backup.Problem{{Bot: dice, What: "a\nb", Mend: "ü"}}, errors.Join(err, h.fail)
@@ -132,8 +138,16 @@ func TestActs(t *testing.T) {
 	if len(bots) != 1 || !strings.HasSuffix(bots[0].Why, ": junk") {
 		t.Errorf("paused: %+v", bots)
 	}
+	a.host.over = map[bot.Address]string{dice: "36s of CPU time an hour"}
+	if bots, err = a.Bots(ctx, Which{"dice"}); err != nil || bots[0].State != StatePaused {
+		t.Errorf("paused and over a limit: %+v, %v", bots, err)
+	}
 	_, err = a.Resume(ctx, Act{Bot: "dice"})
 	must(t, err)
+	if bots, err = a.Bots(ctx, Which{}); err != nil || bots[0].State != StateOver || bots[0].Why != "until 2026-01-31 12:00 UTC: 36s of CPU time an hour" ||
+		bots[1].State != StateOK {
+		t.Errorf("over a limit: %+v, %v", bots, err)
+	}
 	done, err := a.Remove(ctx, Act{"dice", "junk"})
 	must(t, err)
 	if want := (Removed{Done: Done{Bot: dice}, Disk: 1000, Ended: true}); done != want || !reflect.DeepEqual(a.host.evicted, []string{"dice@chat.test junk"}) {
@@ -182,6 +196,10 @@ func TestActs(t *testing.T) {
 	must(t, err)
 	if len(usage.Bots) != 1 || usage.Bots[0].CPUHour != time.Second || usage.Bots[0].InDay != 1 || usage.Host.Bots != 3 || usage.Host.Free != 5000 || usage.Host.Ledger == 0 {
 		t.Errorf("usage: %+v", usage)
+	}
+	whole, err := a.Whole(ctx, Nothing{})
+	if err != nil || whole != usage.Host || whole.MaxBots != 10 || whole.MaxDisk != 1e6 || whole.CPU != time.Minute || whole.MaxCPU != time.Hour {
+		t.Errorf("the host: %+v, %v", whole, err)
 	}
 	if found, err := a.Verify(ctx, Nothing{}); err != nil || len(found) != 0 {
 		t.Errorf("verify: %v, %v", found, err)

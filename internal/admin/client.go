@@ -26,6 +26,11 @@ func (c *Client) Usage(ctx context.Context, q Which) (Usage, error) {
 	return ask[Usage](ctx, c, "usage", q)
 }
 
+// Whole is Desk.Whole.
+func (c *Client) Whole(ctx context.Context, q Nothing) (HostUsage, error) {
+	return ask[HostUsage](ctx, c, "host", q)
+}
+
 // Outbox is Desk.Outbox.
 func (c *Client) Outbox(ctx context.Context, q Which) ([]Waiting, error) {
 	return ask[[]Waiting](ctx, c, "outbox", q)

@@ -95,6 +95,7 @@ func (s *Server) routes(d *Desk) http.Handler {
 	answer(s, mux, "runs", d.Runs)
 	answer(s, mux, "logs", d.Logs)
 	answer(s, mux, "usage", d.Usage)
+	answer(s, mux, "host", d.Whole)
 	answer(s, mux, "outbox", d.Outbox)
 	answer(s, mux, "retry", d.Retry)
 	answer(s, mux, "replay", d.Replay)

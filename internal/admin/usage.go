@@ -25,12 +25,25 @@ type BotUsage struct {
 	Disk    int64         `json:"disk_bytes"`
 }
 
-// HostUsage is what all bots together take.
+// HostUsage is what all bots together take, and what they may; 0 is no ceiling.
 type HostUsage struct {
-	Bots   int   `json:"bots"`
-	Disk   int64 `json:"disk_bytes"`   // accounts, folders and bundles
-	Ledger int64 `json:"ledger_bytes"` // with its write-ahead log
-	Free   int64 `json:"free_bytes"`   // where the state folder is
+	Bots     int           `json:"bots"`
+	MaxBots  int           `json:"bots_most"`
+	Disk     int64         `json:"disk_bytes"` // accounts, folders and bundles
+	MaxDisk  int64         `json:"disk_bytes_most"`
+	Ledger   int64         `json:"ledger_bytes"` // with its write-ahead log
+	Free     int64         `json:"free_bytes"`   // where the state folder is
+	CPU      time.Duration `json:"cpu_hour_ns"`  // of all sandboxes
+	MaxCPU   time.Duration `json:"cpu_hour_most_ns"`
+	Over     string        `json:"over,omitempty"` // the ceiling for which all bots wait
+	OverTill time.Time     `json:"over_until,omitzero"`
+}
+
+// Ceilings are the operator's of all bots together; 0 is none.
+type Ceilings struct {
+	Bots    int
+	Disk    int64
+	CPUHour time.Duration
 }
 
 // Usage says what was used.
@@ -67,15 +80,24 @@ func (d *Desk) botUsage(ctx context.Context, addr bot.Address) (BotUsage, error)
 	}, err
 }
 
-func (d *Desk) hostUsage(ctx context.Context) (HostUsage, error) {
-	bots, err := d.Ledger.CountBots(ctx)
-	if err != nil {
-		return HostUsage{}, err
+func (d *Desk) hostUsage(ctx context.Context) (u HostUsage, err error) {
+	most := d.Host.Ceilings()
+	u.MaxBots, u.MaxDisk, u.MaxCPU, u.Ledger = most.Bots, most.Disk, most.CPUHour, d.Ledger.Size()
+	if u.Bots, err = d.Ledger.CountBots(ctx); err != nil {
+		return u, err
 	}
-	disk, err := d.Host.Disk("")
-	if err != nil {
-		return HostUsage{}, err
+	if u.Disk, err = d.Host.Disk(""); err != nil {
+		return u, err
 	}
-	free, err := d.Host.Free()
-	return HostUsage{Bots: bots, Disk: disk, Ledger: d.Ledger.Size(), Free: free}, err
+	if u.CPU, err = d.Host.CPU(ctx); err != nil {
+		return u, err
+	}
+	if u.Over, u.OverTill, err = d.Host.Over(ctx, ""); err != nil {
+		return u, err
+	}
+	u.Free, err = d.Host.Free()
+	return u, err
 }
+
+// Whole says what all bots together take.
+func (d *Desk) Whole(ctx context.Context, _ Nothing) (HostUsage, error) { return d.hostUsage(ctx) }

@@ -167,7 +167,7 @@ func listenerFrom(fd uintptr) (*net.UnixListener, error) {
 }
 
 func joinTree(encoded string) (*cgroup.Tree, error) {
-	prepare := func() (*cgroup.Tree, error) { return cgroup.Prepare(os.Geteuid(), os.Getegid()) }
+	prepare := func() (*cgroup.Tree, error) { return cgroup.Prepare(os.Geteuid(), os.Getegid(), cgroup.Ceilings{}) }
 	if encoded != "" {
 		prepare = func() (*cgroup.Tree, error) { return cgroup.Decode(encoded) }
 	}

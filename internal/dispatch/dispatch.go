@@ -23,6 +23,7 @@
 //   - A bot with schedules is run for each instant once (package schedule), after the mail that waits for it, unless that takes for longer
 //     than five minutes; under the same budgets, limits, slots and retries, and not while it is paused. What was missed is run once, late.
 //     A clock that was set is noticed within a minute.
+//   - Over the limit of all bots together (HostCPU), the mail of all waits, and so do their schedules.
 //   - The memory that the sandboxes of all sessions under way may take together is bounded by Slots.
 //   - The mail that is in memory, of all bots together, is bounded by Memory.
 //   - A bot for which there is nothing to do holds no connection to the relay; the last one of a bot that had mail is closed after
@@ -134,6 +135,7 @@ type Options struct {
 	Budgets     Budgets
 	Limits      Limits
 	FromBots    bool             // messages of bots wake those whose manifests ask for them
+	HostCPU     *HostCPU         // nil: no bound
 	MaxAttempts int              // of one mail on which core fails or the daemon dies
 	Backoff     time.Duration    // the pause after a first failure; it doubles up to 5 min
 	IdleClose   time.Duration    // after this long without mail the connection to the relay is closed

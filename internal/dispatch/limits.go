@@ -29,9 +29,12 @@ type Limits struct {
 // leastCPU is what must be left of a bot's CPU time for a run to begin.
 const leastCPU = 500 * time.Millisecond
 
-// within says what has to wait, or is dropped, because a contact or the bot has reached a limit. A job was within them when it was
-// accepted, but for the CPU time. It returns the CPU time that a run may take; 0 is no bound.
+// within says what has to wait, or is dropped, because a contact, the bot or the host has reached a limit. A job was within them when it
+// was accepted, but for the CPU time. It returns the CPU time that a run may take; 0 is no bound.
 func (a *actor) within(ctx context.Context, b ledger.Bot, v gate.Verdict, size int64, fresh bool) (cpu time.Duration, dropped bool, err error) {
+	if err := a.d.opts.HostCPU.Room(ctx); err != nil {
+		return 0, false, err
+	}
 	if v.Kind == gate.Message {
 		if cpu, err = a.cpuLeft(ctx, b.Manifest); err != nil {
 			return 0, false, err
@@ -81,6 +84,23 @@ func (l Limits) ofBot(m bot.Manifest) []worded {
 		all[i].limit.Subject = ledger.WholeBot
 	}
 	return all
+}
+
+// Over returns what a bot has used up, in words, and when there is room again; "" where there is room for a mail now.
+func (l Limits) Over(ctx context.Context, in HostLedger, b ledger.Bot) (what string, until time.Time, err error) {
+	for _, w := range l.ofBot(b.Manifest) {
+		if w.limit.Most <= 0 {
+			continue
+		}
+		e, err := in.Exceeds(ctx, b.Address, w.limit)
+		if err != nil {
+			return "", time.Time{}, err
+		}
+		if e != nil && e.Until.After(until) {
+			what, until = w.words, e.Until
+		}
+	}
+	return what, until, nil
 }
 
 // cpuLeft is what the bot may still use, or an *overBudget.

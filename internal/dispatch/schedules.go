@@ -177,6 +177,9 @@ type clash struct {
 // runScheduled runs the bot for an instant, under its budgets and in a slot. Where it has to wait the error is an *overBudget.
 func (a *actor) runScheduled(ctx context.Context, b ledger.Bot, u upcoming) error {
 	a.looked()
+	if err := a.d.opts.HostCPU.Room(ctx); err != nil {
+		return err
+	}
 	cpu, err := a.cpuLeft(ctx, b.Manifest)
 	if err != nil {
 		return err

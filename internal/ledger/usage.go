@@ -16,6 +16,9 @@ type Subject string
 // WholeBot is the bot itself, whoever caused it.
 const WholeBot Subject = "bot"
 
+// WholeHost is all bots together. What it uses is kept under no bot's address.
+const WholeHost Subject = "host"
+
 // ByKey is a contact, known by the key that signed.
 func ByKey(f bot.Fingerprint) Subject { return Subject("key " + f) }
 
@@ -33,7 +36,7 @@ const (
 	Mails     Resource = "mails"      // accepted; of contacts and bots
 	Bytes     Resource = "bytes"      // received and sent; of contacts and bots
 	Wall      Resource = "wall"       // microseconds of runs; of contacts
-	CPU       Resource = "cpu"        // microseconds of the bot's program; of bots
+	CPU       Resource = "cpu"        // microseconds: of the bot's program; of all sandboxes, for the host
 	CoreCPU   Resource = "core cpu"   // microseconds of core and its reader; of bots
 	Sent      Resource = "sent"       // mails out; of recipients and bots
 	SentBytes Resource = "sent bytes" // of recipients and bots
@@ -141,6 +144,11 @@ func (l *Ledger) charge(ctx context.Context, tx *sql.Tx, addr bot.Address, uses 
 	}
 	_, err = tx.ExecContext(ctx, `DELETE FROM usage WHERE minute < ?`, minute-int64(usageKept/time.Minute))
 	return err
+}
+
+// Spend charges an amount to a subject.
+func (l *Ledger) Spend(ctx context.Context, addr bot.Address, s Subject, r Resource, amount int64) error {
+	return l.write(ctx, "spend", func(tx *sql.Tx) error { return l.charge(ctx, tx, addr, use{s, r, amount}) })
 }
 
 // contact are the subjects that stand for whoever sent a mail.

@@ -29,7 +29,11 @@ type StartOptions struct {
 	UID    int       // when we are root: the broker's uid; 0 means DefaultUID. Otherwise it runs as we do
 	GID    int       // when we are root: its gid; 0 means the same number as its uid
 	Log    io.Writer // the broker's log lines; nil drops them
+	Most   Ceilings  // of all runs together
 }
+
+// Ceilings bound all sandboxes of a broker together.
+type Ceilings = cgroup.Ceilings
 
 // Broker is a broker process of our own.
 type Broker struct {
@@ -56,10 +60,14 @@ func StartBroker(ctx context.Context, o StartOptions) (*Broker, error) {
 	if cred != nil {
 		uid, gid = int(cred.Uid), int(cred.Gid)
 	}
-	tree, err := cgroup.Prepare(uid, gid)
+	tree, err := cgroup.Prepare(uid, gid, o.Most)
 	if err != nil {
-		return nil, &MissingError{Wall{Name: "memory and pids limits", Required: true, Why: err.Error(),
-			Mend: "start as root, or with a delegated cgroup: systemd-run --user --scope -p Delegate=yes"}}
+		missing := Wall{Name: "memory and pids limits", Required: true, Why: err.Error(),
+			Mend: "start as root, or with a delegated cgroup: systemd-run --user --scope -p Delegate=yes"}
+		if o.Most.Cores > 0 {
+			missing.Name, missing.Mend = "memory, pids and cores limits", missing.Mend+"; or set cores = 0.0 where the kernel has no controller cpu for us"
+		}
+		return nil, &MissingError{missing}
 	}
 	b := &Broker{addr: "@mayfly-" + rand.Text(), tree: tree, exited: make(chan struct{})}
 	if err := b.start(binary, cred, o.Log); err != nil {

@@ -46,7 +46,7 @@ func TestCheckTellsAMissingWall(t *testing.T) {
 // TestWithoutRootTheUIDIsShared starts a daemon as an ordinary user, in a cgroup that is his: all walls stand but that of the uid.
 func TestWithoutRootTheUIDIsShared(t *testing.T) {
 	const user = 65533
-	tree, err := cgroup.Prepare(user, user)
+	tree, err := cgroup.Prepare(user, user, cgroup.Ceilings{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,7 +21,10 @@ import (
 const endTimeout = 10 * time.Second
 
 // Client opens sandboxes at a broker.
-type Client struct{ addr string }
+type Client struct {
+	addr  string
+	Spent func(cpu time.Duration) // is told what each sandbox took when it has ended; may be nil
+}
 
 // NewClient makes a client of the broker that listens at addr: a path, or with a leading @ an abstract name.
 func NewClient(addr string) *Client { return &Client{addr: addr} }
@@ -51,6 +54,7 @@ type Sandbox struct {
 	closing sync.Once
 	readers sync.WaitGroup
 
+	spent    func(time.Duration)
 	patience time.Duration // from the end of a run to the broker's Result
 }
 
@@ -69,6 +73,7 @@ func (c *Client) Open(ctx context.Context, spec Spec) (*Sandbox, error) {
 		return nil, err
 	}
 	s := newSandbox(spec)
+	s.spent = c.Spent
 	if err := s.send(ctx, c.addr, w); err != nil {
 		s.closeFiles()
 		return nil, err
@@ -208,6 +213,9 @@ func (s *Sandbox) readBroker() {
 	switch {
 	case err == nil:
 		s.result, s.err = result, deadError(result)
+		if s.spent != nil {
+			s.spent(result.CPU)
+		}
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		s.err = fmt.Errorf("%w: the broker does not say how it ended: %w", ErrDead, err)
 	case errors.Is(err, ErrProtocol):

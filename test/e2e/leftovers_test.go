@@ -111,7 +111,7 @@ func cgroups() []string {
 	// Walking goes on past what vanishes meanwhile.
 	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, entry fs.DirEntry, err error) error {
 		if err == nil && entry.IsDir() && slices.ContainsFunc(hostPIDs, func(pid int) bool {
-			return strings.HasPrefix(entry.Name(), fmt.Sprintf("mayfly-%d-", pid))
+			return strings.Contains(path, fmt.Sprintf("/mayfly-%d-", pid))
 		}) {
 			found = append(found, path)
 		}

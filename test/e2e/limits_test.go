@@ -1,9 +1,12 @@
 package e2e
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"mayfly/internal/admin"
 	"mayfly/internal/bot"
 )
 
@@ -36,12 +39,19 @@ func TestAContactOverItsLimit(t *testing.T) {
 	ada.expect("echo four")
 }
 
+// burner uses all CPU time that it may, however busy the machine is.
+func burner() files {
+	f := script("Burner", "export default { message() { for (;;) {} } }").with("[limits.per_user]\nmails_per_hour = 50\n")
+	f["bot.toml"] = strings.Replace(f["bot.toml"], `wall = "5s"`, `wall = "30s"`, 1)
+	return f
+}
+
 // A bot that burns CPU time is ended when its budget is used up. Then its mail waits, and its author is told.
 func TestABotThatBurnsItsBudget(t *testing.T) {
 	w := newWorld(t)
 	w.settings = strings.NewReplacer("[log]", "[limits]\ncpu_per_hour = \"2s\"\n[log]")
 	address, client := w.newAccount("burner001")
-	w.append(client, address, script("Burner", "export default { message() { for (;;) {} } }").with("[limits.per_user]\nmails_per_hour = 50\n"))
+	w.append(client, address, burner())
 	w.serve()
 	invite := w.installed(client)
 	ada := w.person("ada000001")
@@ -59,4 +69,51 @@ func TestABotThatBurnsItsBudget(t *testing.T) {
 	if !strings.Contains(answer, "Mayfly-State: over-limit") || !strings.Contains(answer, "2s of CPU time an hour") {
 		t.Errorf("the author was told\n%s", answer)
 	}
+	bots := ask[[]admin.Bot](w, "bots")
+	if len(bots) != 1 || bots[0].State != admin.StateOver || !strings.HasSuffix(bots[0].Why, " UTC: 2s of CPU time an hour") {
+		t.Errorf("bots: %+v", bots)
+	}
+}
+
+// All bots together have a limit of their own: the mail of each waits, nothing new is installed, and the operator sees it.
+func TestBotsThatBurnTheHostsBudget(t *testing.T) {
+	w := newWorld(t)
+	w.settings = strings.NewReplacer("[log]", "[limits]\nhost_cpu_per_hour = \"4s\"\ncpu_per_hour = \"4s\"\ncores = 1.5\n[log]")
+	address, client := w.newAccount("hostcpu01")
+	w.append(client, address, burner())
+	quiet, quietClient := w.newAccount("hostcpu02")
+	w.append(quietClient, quiet, script("Quiet", echo))
+	w.serve()
+	held := false
+	for _, dir := range cgroups() {
+		for _, file := range []string{"cpu.max", "cpu.cfs_quota_us"} {
+			text, err := os.ReadFile(filepath.Join(dir, file))
+			held = held || filepath.Base(dir) == "runs" && err == nil && strings.HasPrefix(string(text), "150000")
+		}
+	}
+	if !held {
+		t.Error("no cgroup holds all sandboxes to 1.5 cores")
+	}
+	ada := w.person("ada000003")
+	chat, other := ada.join(w.installed(client)), ada.join(w.installed(quietClient))
+	ada.say(chat, "burn")
+	w.awaitJobs(address, 3)
+	after := w.log.offset()
+	ada.say(other, "hello")
+	w.await(after, "mail waits: over a budget", string(quiet), "the host: 4s of CPU time an hour")
+	w.await(0, "all bots wait: together they have used up what they may")
+	if n := w.runs(quiet); n != 0 {
+		t.Errorf("%d runs of the quiet bot", n)
+	}
+	bots := ask[[]admin.Bot](w, "bots", "Quiet")
+	if len(bots) != 1 || bots[0].State != admin.StateOver || !strings.HasSuffix(bots[0].Why, " UTC: the host: 4s of CPU time an hour") {
+		t.Errorf("bots: %+v", bots)
+	}
+	w.done("all bots wait until ", "usage")
+	after = w.log.offset()
+	w.append(client, address, script("Newer", echo))
+	w.await(after, "will try again", "over the budget: the host: 4s")
+	w.stop()
+	w.serve() // which forgets nothing
+	w.await(0, "mail waits: over a budget", "the host: 4s of CPU time an hour")
 }

@@ -49,7 +49,7 @@ func cage() (code int, err error) {
 		return 1, errors.New("run these tests as root: they make namespaces and cgroups, and look at processes of another user")
 	}
 	runtime.LockOSThread() // the child is killed with the thread that started it
-	tree, err := cgroup.Prepare(0, 0)
+	tree, err := cgroup.Prepare(0, 0, cgroup.Ceilings{})
 	if err != nil {
 		return 1, err
 	}
@@ -60,7 +60,7 @@ func cage() (code int, err error) {
 	}
 	defer func() { err = errors.Join(err, group.Remove()) }()
 	if tree.V2 != "" { // so that the brokers' trees are made in it, and not at the hierarchy's root
-		if err := unix.Setxattr(filepath.Join(tree.V2, "hostile"), "trusted.delegate", []byte("1"), 0); err != nil {
+		if err := unix.Setxattr(filepath.Join(tree.V2, "runs", "hostile"), "trusted.delegate", []byte("1"), 0); err != nil {
 			return 1, fmt.Errorf("mark our cgroup as delegated: %w", err)
 		}
 	}

@@ -95,7 +95,7 @@ func (m mount) dir(path string) string {
 
 func basesV1(mounts []mount, paths map[string]string) map[string]string {
 	v1 := make(map[string]string)
-	for _, c := range controllersV1() {
+	for _, c := range append(controllersV1(), "cpu") {
 		for _, m := range mounts {
 			if path, ok := paths[c]; ok && !m.v2 && slices.Contains(m.options, c) {
 				v1[c] = m.dir(path)

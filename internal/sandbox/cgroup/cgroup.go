@@ -2,16 +2,18 @@
 //
 // A Tree is a subtree that we own, called mayfly-<pid>-<random> after the process that made it:
 //
-//	v2:  <base>/<tree>/broker      the broker itself
-//	     <base>/<tree>/<run>       one for each run
-//	v1:  <base>/<tree>             the broker, in each of the hierarchies memory, pids and cpuacct
-//	     <base>/<tree>/<run>       one for each run
+//	v2:  <base>/<tree>/broker         the broker itself
+//	     <base>/<tree>/runs           what bounds all runs together
+//	     <base>/<tree>/runs/<run>     one for each run
+//	v1:  <base>/<tree>                the broker, in each of the hierarchies memory, pids and cpuacct, and cpu where it is needed
+//	     <base>/<tree>/runs           likewise
+//	     <base>/<tree>/runs/<run>
 //
 // On v2 the base is our own cgroup when it has been delegated to us (systemd's Delegate=yes, or a cgroup namespace's root),
 // and the root of the hierarchy for a root without delegation. On v1 it is our own cgroup. Prepare removes
 // the Trees of processes that are dead.
 //
-// Required are the controllers memory and pids. CPU time is read from cpu.stat (v2) or cpuacct (v1).
+// Required are the controllers memory and pids, and cpu for a Ceilings that has Cores. CPU time is read from cpu.stat (v2) or cpuacct (v1).
 package cgroup
 
 import (
@@ -48,11 +50,40 @@ type Limits struct {
 	Pids   int   // processes and threads
 }
 
+// Ceilings bound all runs of a Tree together; what is 0 is not bounded.
+type Ceilings struct {
+	Memory int64   // bytes
+	Cores  float64 // at a time
+}
+
 // controllersV1 are those that a run needs where the hierarchies are of version 1.
 func controllersV1() []string { return []string{"memory", "pids", "cpuacct"} }
 
-// Prepare makes a Tree named after this process and gives it to uid and gid, who may be ourselves.
-func Prepare(uid, gid int) (*Tree, error) {
+// needsV1 are those, and what a Ceilings needs besides.
+func (c Ceilings) needsV1() []string {
+	if c.Cores > 0 {
+		return append(controllersV1(), "cpu")
+	}
+	return controllersV1()
+}
+
+// needsV2 is the same for version 2.
+func (c Ceilings) needsV2() []string {
+	if c.Cores > 0 {
+		return []string{"memory", "pids", "cpu"}
+	}
+	return []string{"memory", "pids"}
+}
+
+// The names in a Tree.
+const (
+	brokerName = "broker"
+	runsName   = "runs"
+)
+
+// Prepare makes a Tree named after this process and gives it to uid and gid, who may be ourselves. Somebody else can raise none of
+// the Ceilings.
+func Prepare(uid, gid int, most Ceilings) (*Tree, error) {
 	b, err := findBase()
 	if err != nil {
 		return nil, err
@@ -60,39 +91,87 @@ func Prepare(uid, gid int) (*Tree, error) {
 	b.sweep()
 	name := fmt.Sprintf("%s%d-%s", prefix, os.Getpid(), strings.ToLower(rand.Text()[:8]))
 	if b.v2 != "" {
-		return prepareV2(b.v2, name, uid, gid)
+		return prepareV2(b.v2, name, uid, gid, most)
 	}
-	return prepareV1(b.v1, name, uid, gid)
+	return prepareV1(b.v1, name, uid, gid, most)
 }
 
-func prepareV1(bases map[string]string, name string, uid, gid int) (*Tree, error) {
+func prepareV1(bases map[string]string, name string, uid, gid int, most Ceilings) (*Tree, error) {
 	t := &Tree{V1: make(map[string]string)}
-	for _, c := range controllersV1() {
+	for _, c := range most.needsV1() {
+		if bases[c] == "" {
+			return nil, errors.Join(fmt.Errorf("%w: v1 has no %s", ErrUnavailable, c), t.Remove())
+		}
 		dir := filepath.Join(bases[c], name)
+		shared := slices.Contains(t.dirs(), dir) // cpu and cpuacct may be one hierarchy
 		t.V1[c] = dir
-		if err := makeFor(dir, uid, gid, "cgroup.procs", "tasks"); err != nil {
+		if shared {
+			continue
+		}
+		err := makeFor(dir, uid, gid, "cgroup.procs", "tasks")
+		if err == nil {
+			err = makeFor(filepath.Join(dir, runsName), uid, gid)
+		}
+		if err != nil {
 			return nil, errors.Join(fmt.Errorf("%w: v1 controller %s: %w", ErrUnavailable, c, err), t.Remove())
 		}
+	}
+	if err := t.boundV1(most); err != nil {
+		return nil, errors.Join(fmt.Errorf("%w: bound all runs: %w", ErrUnavailable, err), t.Remove())
 	}
 	return t, nil
 }
 
-func prepareV2(base, name string, uid, gid int) (*Tree, error) {
-	if err := enable(base); err != nil {
+// period is that in which the kernel counts the cores, in microseconds.
+const period = 100_000
+
+func (c Ceilings) quota() string { return strconv.FormatInt(int64(c.Cores*period), 10) }
+
+func (t *Tree) boundV1(most Ceilings) error {
+	var errs []error
+	if most.Memory > 0 {
+		errs = append(errs, write(filepath.Join(t.V1["memory"], runsName), "memory.limit_in_bytes", strconv.FormatInt(most.Memory, 10)))
+	}
+	if most.Cores > 0 {
+		dir := filepath.Join(t.V1["cpu"], runsName)
+		errs = append(errs, write(dir, "cpu.cfs_period_us", strconv.Itoa(period)), write(dir, "cpu.cfs_quota_us", most.quota()))
+	}
+	return errors.Join(errs...)
+}
+
+func prepareV2(base, name string, uid, gid int, most Ceilings) (*Tree, error) {
+	if err := enable(base, most); err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrUnavailable, base, err)
 	}
 	t := &Tree{V2: filepath.Join(base, name)}
-	err := makeFor(t.V2, uid, gid, "cgroup.procs", "cgroup.subtree_control", "cgroup.threads")
-	if err == nil {
-		err = enable(t.V2)
+	var err error
+	for _, dir := range []string{t.V2, filepath.Join(t.V2, brokerName), filepath.Join(t.V2, runsName)} {
+		if err == nil {
+			err = makeFor(dir, uid, gid, "cgroup.procs", "cgroup.subtree_control", "cgroup.threads")
+		}
+		if err == nil && filepath.Base(dir) != brokerName {
+			err = enable(dir, most)
+		}
 	}
 	if err == nil {
-		err = makeFor(filepath.Join(t.V2, "broker"), uid, gid, "cgroup.procs", "cgroup.subtree_control", "cgroup.threads")
+		err = t.boundV2(most)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%w: %w", ErrUnavailable, err), t.Remove())
 	}
 	return t, nil
+}
+
+func (t *Tree) boundV2(most Ceilings) error {
+	var errs []error
+	dir := filepath.Join(t.V2, runsName)
+	if most.Memory > 0 {
+		errs = append(errs, write(dir, "memory.max", strconv.FormatInt(most.Memory, 10)))
+	}
+	if most.Cores > 0 {
+		errs = append(errs, write(dir, "cpu.max", fmt.Sprint(most.quota(), " ", period)))
+	}
+	return errors.Join(errs...)
 }
 
 // makeFor makes a cgroup and gives it, and the files by which processes are moved into it, to uid.
@@ -112,21 +191,29 @@ func makeFor(dir string, uid, gid int, files ...string) error {
 }
 
 // enable turns the controllers on for the children of a v2 cgroup. Where processes are in the way, they go into a leaf.
-func enable(dir string) error {
+func enable(dir string, most Ceilings) error {
 	have, err := os.ReadFile(filepath.Join(dir, "cgroup.subtree_control"))
 	if err != nil {
 		return err
 	}
-	want := []string{"memory", "pids"}
-	if missing := without(want, strings.Fields(string(have))); len(missing) == 0 {
+	missing := without(most.needsV2(), strings.Fields(string(have)))
+	if len(missing) == 0 {
 		return nil
 	}
-	err = write(dir, "cgroup.subtree_control", "+memory +pids")
+	can, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
+	if err != nil {
+		return err
+	}
+	if lacks := without(missing, strings.Fields(string(can))); len(lacks) > 0 {
+		return fmt.Errorf("it is given no %s", strings.Join(lacks, ", "))
+	}
+	on := "+" + strings.Join(missing, " +")
+	err = write(dir, "cgroup.subtree_control", on)
 	if errors.Is(err, unix.EBUSY) {
 		if err := moveToLeaf(dir); err != nil {
 			return err
 		}
-		err = write(dir, "cgroup.subtree_control", "+memory +pids")
+		err = write(dir, "cgroup.subtree_control", on)
 	}
 	return err
 }
@@ -182,7 +269,7 @@ func keys(m map[string]string) []string {
 // Join moves the calling process into the Tree, to where the broker belongs. Only from there can it start runs.
 func (t *Tree) Join() error {
 	if t.V2 != "" {
-		return write(filepath.Join(t.V2, "broker"), "cgroup.procs", "0")
+		return write(filepath.Join(t.V2, brokerName), "cgroup.procs", "0")
 	}
 	for _, dir := range t.V1 {
 		if err := write(dir, "cgroup.procs", "0"); err != nil {
@@ -197,7 +284,7 @@ func (t *Tree) Home() (*os.File, error) {
 	if t.V2 == "" {
 		return nil, nil
 	}
-	return os.Open(filepath.Join(t.V2, "broker"))
+	return os.Open(filepath.Join(t.V2, brokerName))
 }
 
 // Version is 2 or 1.
@@ -221,10 +308,8 @@ func (t *Tree) Remove() error {
 func (t *Tree) Empty() error {
 	var errs []error
 	for _, dir := range t.dirs() {
-		for _, child := range children(dir) {
-			if filepath.Base(child) != "broker" {
-				errs = append(errs, removeAll(child))
-			}
+		for _, child := range children(filepath.Join(dir, runsName)) {
+			errs = append(errs, removeAll(child))
 		}
 	}
 	return errors.Join(errs...)
@@ -236,7 +321,9 @@ func (t *Tree) dirs() []string {
 	}
 	var ds []string
 	for _, d := range t.V1 {
-		ds = append(ds, d)
+		if !slices.Contains(ds, d) {
+			ds = append(ds, d)
+		}
 	}
 	return ds
 }

@@ -1,7 +1,10 @@
 package cgroup
 
 import (
+	"bufio"
+	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -79,7 +83,11 @@ func TestV2NeedsControllersAndOurRight(t *testing.T) {
 // TestV2Files checks what is written and read where. The kernel's side of v2 is tested on machines that have it.
 func TestV2Files(t *testing.T) {
 	dir := fakeV2(t, "memory pids\n")
-	g := &Group{tree: &Tree{V2: filepath.Dir(dir)}, name: filepath.Base(dir)}
+	tree := t.TempDir()
+	if err := os.Symlink(filepath.Dir(dir), filepath.Join(tree, "runs")); err != nil {
+		t.Fatal(err)
+	}
+	g := &Group{tree: &Tree{V2: tree}, name: filepath.Base(dir)}
 	if err := g.limitV2(Limits{Memory: 1 << 20, Pids: 33}); err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +121,7 @@ func TestDecodeRefuses(t *testing.T) {
 
 // TestGroupHoldsAProcess uses this machine's real cgroups: a process is born in its group, and removing kills it.
 func TestGroupHoldsAProcess(t *testing.T) {
-	tree, err := Prepare(os.Geteuid(), os.Getegid())
+	tree, err := Prepare(os.Geteuid(), os.Getegid(), Ceilings{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,7 +178,7 @@ func TestPrepareSweeps(t *testing.T) {
 		}
 	}
 	defer os.Remove(alive)
-	tree, err := Prepare(os.Geteuid(), os.Getegid())
+	tree, err := Prepare(os.Geteuid(), os.Getegid(), Ceilings{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,5 +188,181 @@ func TestPrepareSweeps(t *testing.T) {
 	}
 	if _, err := os.Stat(alive); err != nil {
 		t.Error(err)
+	}
+}
+
+// started starts a command in a group of its own.
+func started(t *testing.T, tree *Tree, name string, out *os.File, args ...string) (*Group, *exec.Cmd) {
+	t.Helper()
+	group, err := tree.NewGroup(name, Limits{Memory: 512 << 20, Pids: 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.SysProcAttr, cmd.Stdout = &syscall.SysProcAttr{}, out
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	err = group.Start(cmd.SysProcAttr, cmd.Start)
+	for _, dir := range tree.V1 { // as above
+		err = errors.Join(err, write(filepath.Dir(dir), "tasks", "0"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return group, cmd
+}
+
+func prepared(t *testing.T, most Ceilings) *Tree {
+	t.Helper()
+	tree, err := Prepare(os.Geteuid(), os.Getegid(), most)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := tree.Remove(); err != nil {
+			t.Error(err)
+		}
+	})
+	return tree
+}
+
+// TestCoresBoundAllRuns: however many runs spin, together they get what was set.
+func TestCoresBoundAllRuns(t *testing.T) {
+	const cores = 0.2
+	tree := prepared(t, Ceilings{Cores: cores})
+	began := time.Now()
+	var groups []*Group
+	for _, name := range []string{"a", "b", "c"} {
+		group, cmd := started(t, tree, name, nil, "sh", "-c", "while :; do :; done")
+		defer cmd.Wait()
+		defer cmd.Process.Kill()
+		groups = append(groups, group)
+	}
+	time.Sleep(2 * time.Second)
+	var used time.Duration
+	for _, g := range groups {
+		cpu, err := g.CPU()
+		if err != nil {
+			t.Fatal(err)
+		}
+		used += cpu
+	}
+	most := time.Duration(cores*float64(time.Since(began))) + 300*time.Millisecond // the kernel counts in periods, for each core
+	if used > most || used == 0 {
+		t.Errorf("three runs took %v of CPU time, want at most %v", used, most)
+	}
+}
+
+// holdVariable makes this program hold that many bytes, and say so.
+const holdVariable = "MAYFLY_TEST_HOLD"
+
+func TestMain(m *testing.M) {
+	n, err := strconv.Atoi(os.Getenv(holdVariable))
+	if err != nil {
+		os.Exit(m.Run())
+	}
+	held := bytes.Repeat([]byte{1}, n)
+	fmt.Println("holding", len(held))
+	time.Sleep(time.Minute)
+	runtime.KeepAlive(held)
+}
+
+// TestMemoryBoundsAllRuns: a run within its own limit lives, and a second one beside it is too much.
+func TestMemoryBoundsAllRuns(t *testing.T) {
+	t.Setenv(holdVariable, "60000000")
+	tree := prepared(t, Ceilings{Memory: 100 << 20})
+	ended := make(chan *exec.Cmd, 2)
+	for _, name := range []string{"a", "b"} {
+		out, in, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, cmd := started(t, tree, name, in, "/proc/self/exe")
+		in.Close()
+		defer cmd.Process.Kill()
+		said, _ := bufio.NewReader(out).ReadString('\n') // that of the second may be cut off
+		out.Close()
+		if name == "a" && said != "holding 60000000\n" {
+			t.Fatalf("one alone says %q", said)
+		}
+		go func() {
+			_ = cmd.Wait() // its state says it
+			ended <- cmd
+		}()
+	}
+	select {
+	case cmd := <-ended:
+		if status := cmd.ProcessState.Sys().(syscall.WaitStatus); status.Signal() != unix.SIGKILL {
+			t.Errorf("it ended with %v, want SIGKILL", cmd.ProcessState)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("both live")
+	}
+}
+
+// TestCeilingsAreNotTheBrokers: whoever gets the Tree cannot raise them.
+func TestCeilingsAreNotTheBrokers(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Fatal("run these tests as root")
+	}
+	tree, err := Prepare(65533, 65533, Ceilings{Memory: 1 << 30, Cores: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tree.Remove()
+	files := map[string]uint32{"v2 memory.max": 0, "v2 cpu.max": 0, "v2 cgroup.procs": 65533}
+	if tree.V2 == "" {
+		files = map[string]uint32{"memory memory.limit_in_bytes": 0, "cpu cpu.cfs_quota_us": 0, "cpu cgroup.procs": 0, "memory .": 65533}
+	}
+	for name, want := range files {
+		controller, file, _ := strings.Cut(name, " ")
+		dir := tree.V1[controller]
+		if controller == "v2" {
+			dir = tree.V2
+		}
+		var stat unix.Stat_t
+		if err := unix.Stat(filepath.Join(dir, runsName, file), &stat); err != nil || stat.Uid != want {
+			t.Errorf("%s is of uid %d, want %d, %v", name, stat.Uid, want, err)
+		}
+	}
+}
+
+// TestCeilingsFailClosed: what the kernel has not got for us is no ceiling that is passed over.
+func TestCeilingsFailClosed(t *testing.T) {
+	v2 := fakeV2(t, "memory pids\n")
+	if _, err := prepareV2(v2, "x", os.Geteuid(), os.Getegid(), Ceilings{Cores: 1}); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "it is given no cpu") {
+		t.Errorf("v2: %v", err)
+	}
+	bases := map[string]string{"memory": t.TempDir(), "pids": t.TempDir(), "cpuacct": t.TempDir()}
+	if _, err := prepareV1(bases, "x", os.Geteuid(), os.Getegid(), Ceilings{Cores: 1}); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "no cpu") {
+		t.Errorf("v1: %v", err)
+	}
+	for c, dir := range bases {
+		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+			t.Errorf("v1 %s: left %v, %v", c, left, err)
+		}
+	}
+}
+
+// TestV2Ceilings checks what is written where.
+func TestV2Ceilings(t *testing.T) {
+	tree := &Tree{V2: t.TempDir()}
+	runs := filepath.Join(tree.V2, "runs")
+	if err := os.Mkdir(runs, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"memory.max": "1048576", "cpu.max": "50000 100000"}
+	for file := range want {
+		if err := os.WriteFile(filepath.Join(runs, file), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := tree.boundV2(Ceilings{Memory: 1 << 20, Cores: 0.5}); err != nil {
+		t.Fatal(err)
+	}
+	for file, want := range want {
+		if got, err := os.ReadFile(filepath.Join(runs, file)); err != nil || string(got) != want {
+			t.Errorf("%s: %q, %v, want %q", file, got, err, want)
+		}
 	}
 }

@@ -25,7 +25,7 @@ type Group struct {
 func (t *Tree) NewGroup(name string, l Limits) (*Group, error) {
 	g := &Group{tree: t, name: name}
 	for _, dir := range t.dirs() {
-		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+		if err := os.Mkdir(filepath.Join(dir, runsName, name), 0o755); err != nil {
 			return nil, errors.Join(fmt.Errorf("make cgroup: %w", err), g.Remove())
 		}
 	}
@@ -49,7 +49,7 @@ func (t *Tree) NewGroup(name string, l Limits) (*Group, error) {
 const unlimited = 1 << 50
 
 func (g *Group) limitV2(l Limits) error {
-	dir := filepath.Join(g.tree.V2, g.name)
+	dir := g.v2()
 	if err := write(dir, "memory.max", strconv.FormatInt(l.Memory, 10)); err != nil {
 		return err
 	}
@@ -95,7 +95,11 @@ func optional(err error) error {
 	return err
 }
 
-func (g *Group) v1(controller string) string { return filepath.Join(g.tree.V1[controller], g.name) }
+func (g *Group) v1(controller string) string {
+	return filepath.Join(g.tree.V1[controller], runsName, g.name)
+}
+
+func (g *Group) v2() string { return filepath.Join(g.tree.V2, runsName, g.name) }
 
 // Start calls start, which forks a process, such that the process is in the group from its first instruction. The calling
 // goroutine must be locked to its thread: on v1 the thread itself enters the group for the time of the fork.
@@ -104,7 +108,7 @@ func (g *Group) Start(attr *syscall.SysProcAttr, start func() error) error {
 		attr.UseCgroupFD, attr.CgroupFD = true, int(g.dir.Fd())
 		return start()
 	}
-	for _, c := range controllersV1() {
+	for c := range g.tree.V1 {
 		if err := write(g.v1(c), "tasks", "0"); err != nil {
 			return errors.Join(fmt.Errorf("enter cgroup: %w", err), g.leave())
 		}
@@ -114,8 +118,8 @@ func (g *Group) Start(attr *syscall.SysProcAttr, start func() error) error {
 
 // leave moves the calling thread back to the Tree's own cgroups.
 func (g *Group) leave() error {
-	for _, c := range controllersV1() {
-		if err := write(g.tree.V1[c], "tasks", "0"); err != nil {
+	for _, dir := range g.tree.dirs() {
+		if err := write(dir, "tasks", "0"); err != nil {
 			return fmt.Errorf("leave cgroup: %w", err)
 		}
 	}
@@ -125,7 +129,7 @@ func (g *Group) leave() error {
 // CPU is the CPU time used so far by all processes, dead ones included.
 func (g *Group) CPU() (time.Duration, error) {
 	if g.tree.V2 != "" {
-		us, err := readKey(filepath.Join(g.tree.V2, g.name), "cpu.stat", "usage_usec")
+		us, err := readKey(g.v2(), "cpu.stat", "usage_usec")
 		return time.Duration(us) * time.Microsecond, err
 	}
 	ns, err := readInt(g.v1("cpuacct"), "cpuacct.usage")
@@ -135,7 +139,7 @@ func (g *Group) CPU() (time.Duration, error) {
 // Peak is the most memory that was used at a time, in bytes. Kernels before 5.19 do not tell on v2: 0.
 func (g *Group) Peak() (int64, error) {
 	if g.tree.V2 != "" {
-		n, err := readInt(filepath.Join(g.tree.V2, g.name), "memory.peak")
+		n, err := readInt(g.v2(), "memory.peak")
 		return n, optional(err)
 	}
 	return readInt(g.v1("memory"), "memory.max_usage_in_bytes")
@@ -144,14 +148,14 @@ func (g *Group) Peak() (int64, error) {
 // OOMKills counts the processes that the kernel killed for want of memory.
 func (g *Group) OOMKills() (int64, error) {
 	if g.tree.V2 != "" {
-		return readKey(filepath.Join(g.tree.V2, g.name), "memory.events", "oom_kill")
+		return readKey(g.v2(), "memory.events", "oom_kill")
 	}
 	return readKey(g.v1("memory"), "memory.oom_control", "oom_kill")
 }
 
 // PidsRefused counts the forks that failed at the pids limit.
 func (g *Group) PidsRefused() (int64, error) {
-	dir := filepath.Join(g.tree.V2, g.name)
+	dir := g.v2()
 	if g.tree.V2 == "" {
 		dir = g.v1("pids")
 	}
@@ -163,7 +167,7 @@ func (g *Group) Kill() error {
 	if g.tree.V2 == "" {
 		return nil
 	}
-	return optional(write(filepath.Join(g.tree.V2, g.name), "cgroup.kill", "1"))
+	return optional(write(g.v2(), "cgroup.kill", "1"))
 }
 
 // Remove kills what is left and removes the group.
@@ -173,7 +177,7 @@ func (g *Group) Remove() error {
 	}
 	var errs []error
 	for _, dir := range g.tree.dirs() {
-		errs = append(errs, removeAll(filepath.Join(dir, g.name)))
+		errs = append(errs, removeAll(filepath.Join(dir, runsName, g.name)))
 	}
 	return errors.Join(errs...)
 }
