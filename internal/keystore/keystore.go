@@ -56,24 +56,27 @@ type Store struct {
 
 // Open opens the store in the directory root, which it makes if its parent exists, and removes what crashed writes left.
 func Open(root string) (*Store, error) {
-	if err := os.Mkdir(root, 0o700); err == nil {
-		if err := syncPath(filepath.Dir(root)); err != nil {
-			return nil, fmt.Errorf("key store %s: %w", root, err)
-		}
-	} else if !errors.Is(err, fs.ErrExist) {
+	err := os.Mkdir(root, 0o700)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("key store: %w: make its parent directory first", err)
+	}
+	if err == nil || errors.Is(err, fs.ErrExist) {
+		err = syncPath(filepath.Dir(root)) // also where it is there: the start that has made it may have failed here
+	}
+	if err != nil {
+		return nil, fmt.Errorf("key store: %w", bot.DiskError(err, root))
 	}
 	if err := checkPrivate(root); err != nil {
 		return nil, err
 	}
 	r, err := os.OpenRoot(root)
 	if err != nil {
-		return nil, fmt.Errorf("key store: %w", err)
+		return nil, fmt.Errorf("key store: %w", bot.DiskError(err, root))
 	}
 	s := &Store{root, r}
 	if err := s.sweep(); err != nil {
 		r.Close()
-		return nil, fmt.Errorf("key store %s: removing what a crash left: %w", root, err)
+		return nil, fmt.Errorf("key store %s: removing what a crash left: %w", root, bot.DiskError(err, root))
 	}
 	return s, nil
 }
@@ -151,28 +154,26 @@ func (s *Store) DeleteKeys(a bot.Address) error {
 		return err
 	}
 	err = s.root.Remove(filepath.Join(dir, keyFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
-	}
-	if err == nil {
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		err = s.root.Remove(dir) // if it is empty now
 	}
 	switch {
-	case err == nil:
-		return s.sync(".")
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
 	case errors.Is(err, syscall.ENOTEMPTY):
-		return s.sync(dir)
+		err = s.sync(dir)
+	case err == nil || errors.Is(err, fs.ErrNotExist): // also where it is gone: the call that has removed it may have failed here
+		err = s.sync(".")
 	}
-	return fmt.Errorf("key store %s: %w", s.path, err)
+	if err != nil {
+		return fmt.Errorf("key store: the keys of %s: %w", a, bot.DiskError(err, s.path))
+	}
+	return nil
 }
 
 // List gives the addresses of all bots in the store, sorted.
 func (s *Store) List() ([]bot.Address, error) {
 	entries, err := fs.ReadDir(s.root.FS(), ".")
 	if err != nil {
-		return nil, fmt.Errorf("key store %s: %w", s.path, err)
+		return nil, fmt.Errorf("key store %s: %w", s.path, bot.DiskError(err, s.path))
 	}
 	var addresses []bot.Address
 	for _, e := range entries {
@@ -211,12 +212,12 @@ func (s *Store) get(a bot.Address, file string) ([]byte, error) {
 		return nil, fmt.Errorf("%w: %s: install the bot again", ErrNotFound, s.name(a, file))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", s.name(a, file), err)
+		return nil, fmt.Errorf("%s: %w", s.name(a, file), bot.DiskError(err, s.path))
 	}
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", s.name(a, file), err)
+		return nil, fmt.Errorf("%s: %w", s.name(a, file), bot.DiskError(err, s.path))
 	}
 	if len(b) > maxFile {
 		return nil, fmt.Errorf("%s has more than %d bytes: it was not written here, move it away", s.name(a, file), maxFile)
@@ -229,20 +230,25 @@ func (s *Store) put(a bot.Address, file string, content []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := s.root.Mkdir(dir, 0o700); err == nil {
-		err = s.sync(".")
-		if err != nil {
-			return err
-		}
-	} else if !errors.Is(err, fs.ErrExist) {
+	if err := s.write(dir, file, content); err != nil {
 		return fmt.Errorf("%s: %w: check the disk's space and the owner of %s", s.name(a, file), err, s.path)
+	}
+	return nil
+}
+
+func (s *Store) write(dir, file string, content []byte) error {
+	if err := s.root.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
 	}
 	temp := filepath.Join(dir, tempPrefix+rand.Text())
 	if err := s.replace(temp, filepath.Join(dir, file), content); err != nil {
 		s.root.Remove(temp)
-		return fmt.Errorf("%s: %w: check the disk's space and the owner of %s", s.name(a, file), err, s.path)
+		return err
 	}
-	return s.sync(dir)
+	if err := s.sync(dir); err != nil {
+		return err
+	}
+	return s.sync(".") // also where dir was there: the call that has made it may have failed here
 }
 
 func (s *Store) replace(temp, target string, content []byte) error {
@@ -267,13 +273,10 @@ func (s *Store) replace(temp, target string, content []byte) error {
 func (s *Store) sync(dir string) error {
 	d, err := s.root.Open(dir)
 	if err != nil {
-		return fmt.Errorf("key store %s: %w", s.path, err)
+		return err
 	}
 	defer d.Close()
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("key store %s: %w", s.path, err)
-	}
-	return nil
+	return d.Sync()
 }
 
 func syncPath(dir string) error {
