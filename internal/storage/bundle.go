@@ -41,18 +41,18 @@ func (s *Store) putBundle(addr bot.Address, digest string, files []File) error {
 		return err
 	}
 	defer dir.Close()
-	if _, err := dir.Stat(digest); err == nil {
-		return nil
+	if _, err := dir.Stat(digest); err != nil {
+		tmp := tmpName()
+		err = writeBundle(dir, tmp, files)
+		if err == nil {
+			err = dir.Rename(tmp, digest)
+		}
+		if err != nil {
+			return errors.Join(err, dir.RemoveAll(tmp))
+		}
 	}
-	tmp := tmpName()
-	err = writeBundle(dir, tmp, files)
-	if err == nil {
-		err = dir.Rename(tmp, digest)
-	}
-	if err != nil {
-		return errors.Join(err, dir.RemoveAll(tmp))
-	}
-	return syncDir(dir, ".")
+	// Also where it is there: the call that has put it there may have failed here.
+	return errors.Join(syncDir(dir, "."), s.syncParents(addr))
 }
 
 func writeBundle(dir *os.Root, tmp string, files []File) error {

@@ -47,7 +47,7 @@ func (s *Store) importCompiled(ctx context.Context, addr bot.Address, digest, en
 	}
 	defer dir.Close()
 	if _, err := dir.Stat(name); err == nil {
-		return nil
+		return nil // it need not be durable: what a power cut takes is compiled again
 	}
 	im := newImporter(ctx, dir, addr, 0, rules)
 	err = im.readStream(ctx, r)
@@ -67,7 +67,7 @@ func (s *Store) importCompiled(ctx context.Context, addr bot.Address, digest, en
 func (s *Store) ExportCompiled(addr bot.Address, digest, engine string, w io.Writer) error {
 	name, err := compiledName(digest, engine)
 	if err != nil {
-		return fmt.Errorf("storage: %w", err)
+		return fmt.Errorf("storage: %w", hint(err))
 	}
 	return s.export(addr, compiled, name, w)
 }
@@ -85,7 +85,7 @@ func (s *Store) HasCompiled(addr bot.Address, digest, engine string) (bool, erro
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("storage: compiled bundle %.100q of %s: %w", digest, addr, err)
+		return false, fmt.Errorf("storage: compiled bundle %.100q of %s: %w", digest, addr, hint(err))
 	}
 	return true, nil
 }

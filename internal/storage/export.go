@@ -19,7 +19,7 @@ func (s *Store) Export(addr bot.Address, kind Kind, gen bot.Generation, w io.Wri
 		return tar.NewWriter(w).Close()
 	}
 	if err := s.export(addr, string(kind), number(gen), w); err != nil {
-		return fmt.Errorf("storage: export %s %d of %s: %w", kind, gen, addr, err)
+		return fmt.Errorf("storage: export %s %d of %s: %w", kind, gen, addr, hint(err))
 	}
 	return nil
 }
@@ -31,7 +31,7 @@ func (s *Store) ExportBundle(addr bot.Address, digest string, w io.Writer) error
 		err = s.export(addr, bundles, digest, w)
 	}
 	if err != nil {
-		return fmt.Errorf("storage: export bundle %.100q of %s: %w", digest, addr, err)
+		return fmt.Errorf("storage: export bundle %.100q of %s: %w", digest, addr, hint(err))
 	}
 	return nil
 }

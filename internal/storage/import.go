@@ -30,7 +30,7 @@ func (s *Store) Import(ctx context.Context, addr bot.Address, kind Kind, base bo
 	}
 	defer dir.Close()
 	im := newImporter(ctx, dir, addr, base, rules)
-	gen, err := s.importTree(ctx, im, base, r)
+	gen, err := s.importTree(ctx, im, addr, base, r)
 	im.closeFiles()
 	if err != nil {
 		err = errors.Join(err, dir.RemoveAll(im.tmp))
@@ -39,7 +39,7 @@ func (s *Store) Import(ctx context.Context, addr bot.Address, kind Kind, base bo
 	return gen, im.stats, nil
 }
 
-func (s *Store) importTree(ctx context.Context, im *importer, base bot.Generation, r io.Reader) (bot.Generation, error) {
+func (s *Store) importTree(ctx context.Context, im *importer, addr bot.Address, base bot.Generation, r io.Reader) (bot.Generation, error) {
 	if err := im.readBase(base); err != nil {
 		return 0, err
 	}
@@ -52,7 +52,11 @@ func (s *Store) importTree(ctx context.Context, im *importer, base bot.Generatio
 	if err := im.finish(ctx); err != nil {
 		return 0, err
 	}
-	return s.publish(im.dir, im.tmp, base)
+	gen, err := s.publish(im.dir, im.tmp, base)
+	if err == nil && base == 0 {
+		err = s.syncParents(addr)
+	}
+	return gen, err
 }
 
 // importer builds one generation in tmp. Nothing is written before the first difference.

@@ -59,7 +59,7 @@ func (s *Store) Room(addr bot.Address, kind Kind, gen bot.Generation, rules Rule
 		}
 	})
 	if err != nil {
-		return Room{}, fmt.Errorf("storage: room for %s %d of %s: %w", kind, gen, addr, err)
+		return Room{}, fmt.Errorf("storage: room for %s %d of %s: %w", kind, gen, addr, hint(err))
 	}
 	most := Room{Bytes: rules.Bytes + int64(rules.Files)*page, Inodes: rules.Files}
 	most.Bytes = most.Bytes / page * page

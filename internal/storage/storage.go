@@ -66,11 +66,11 @@ type Store struct {
 // Open opens the store at root, and makes the folder where there is none.
 func Open(root string) (*Store, error) {
 	if err := os.MkdirAll(root, 0o700); err != nil {
-		return nil, fmt.Errorf("storage: %w: it must be writable by mayfly's user", err)
+		return nil, fmt.Errorf("storage: %w: it must be writable by mayfly's user", hint(err))
 	}
 	r, err := os.OpenRoot(root)
 	if err != nil {
-		return nil, fmt.Errorf("storage: %w", err)
+		return nil, fmt.Errorf("storage: %w", hint(err))
 	}
 	return &Store{root: r}, nil
 }
@@ -104,10 +104,13 @@ func (s *Store) create(addr bot.Address, kind string) (*os.Root, error) {
 	if err := s.root.MkdirAll(path.Join(string(addr), kind), 0o700); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(syncDir(s.root, string(addr)), syncDir(s.root, ".")); err != nil {
-		return nil, err
-	}
 	return s.open(addr, kind)
+}
+
+// syncParents makes the folder of a bot's kind durable. It is called for the first that the folder holds, and not when the folder is
+// made: between the two a call may fail.
+func (s *Store) syncParents(addr bot.Address) error {
+	return errors.Join(syncDir(s.root, string(addr)), syncDir(s.root, "."))
 }
 
 // Size is the bytes of the files of a generation; 0 for generation 0.
@@ -118,7 +121,7 @@ func (s *Store) Size(addr bot.Address, kind Kind, gen bot.Generation) (size int6
 		}
 	})
 	if err != nil {
-		return 0, fmt.Errorf("storage: size of %s %d of %s: %w", kind, gen, addr, err)
+		return 0, fmt.Errorf("storage: size of %s %d of %s: %w", kind, gen, addr, hint(err))
 	}
 	return size, nil
 }
@@ -150,7 +153,7 @@ func (s *Store) walk(addr bot.Address, kind Kind, gen bot.Generation, visit func
 // leaves of the deletion has a temporary name, and cannot be taken for the bot's when it is installed again.
 func (s *Store) Remove(addr bot.Address) error {
 	if err := s.remove(addr); err != nil {
-		return fmt.Errorf("storage: remove %s: %w", addr, err)
+		return fmt.Errorf("storage: remove %s: %w", addr, hint(err))
 	}
 	return nil
 }
@@ -160,11 +163,10 @@ func (s *Store) remove(addr bot.Address) error {
 		return err
 	}
 	tmp := tmpName()
-	if err := s.root.Rename(string(addr), tmp); errors.Is(err, fs.ErrNotExist) {
-		return nil
-	} else if err != nil {
+	if err := s.root.Rename(string(addr), tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	// Also where it is gone: the call that has renamed it may have failed here.
 	return errors.Join(syncDir(s.root, "."), s.root.RemoveAll(tmp))
 }
 
@@ -194,7 +196,7 @@ func (s *Store) sweep(addr bot.Address, kind string, keep func(name string) bool
 		return 0, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("storage: sweep %s of %s: %w", kind, addr, err)
+		return 0, fmt.Errorf("storage: sweep %s of %s: %w", kind, addr, hint(err))
 	}
 	defer dir.Close()
 	names, err := list(dir)
@@ -209,7 +211,7 @@ func (s *Store) sweep(addr bot.Address, kind string, keep func(name string) bool
 		removed++
 	}
 	if err != nil {
-		return removed, fmt.Errorf("storage: sweep %s of %s: %w", kind, addr, err)
+		return removed, fmt.Errorf("storage: sweep %s of %s: %w", kind, addr, hint(err))
 	}
 	return removed, nil
 }
@@ -224,7 +226,7 @@ func (s *Store) SweepAll(named map[bot.Address]struct{ Account, Storage bot.Gene
 	}
 	found, err := list(s.root)
 	if err != nil {
-		return 0, fmt.Errorf("storage: sweep: %w", err)
+		return 0, fmt.Errorf("storage: sweep: %w", hint(err))
 	}
 	for _, name := range found {
 		if !strings.HasPrefix(name, tmpPrefix) && checkAddress(bot.Address(name)) != nil {
@@ -240,7 +242,10 @@ func (s *Store) SweepAll(named map[bot.Address]struct{ Account, Storage bot.Gene
 func (s *Store) sweepBot(name string, named map[bot.Address]struct{ Account, Storage bot.Generation }) (int, error) {
 	g, known := named[bot.Address(name)]
 	if !known {
-		return 1, s.root.RemoveAll(name)
+		if err := s.root.RemoveAll(name); err != nil {
+			return 0, fmt.Errorf("storage: sweep %s: %w", name, hint(err))
+		}
+		return 1, nil
 	}
 	accounts, err := s.Sweep(bot.Address(name), Account, g.Account)
 	folders, err2 := s.Sweep(bot.Address(name), Folder, g.Storage)
@@ -347,6 +352,9 @@ func tmpName() string {
 func hint(err error) error {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		return fmt.Errorf("%w: free some space; nothing that was kept before is lost", err)
+	}
+	if errors.Is(err, syscall.EIO) || errors.Is(err, syscall.EROFS) {
+		return fmt.Errorf("%w: the disk fails: the kernel's log (dmesg) says why", err)
 	}
 	return err
 }

@@ -16,7 +16,7 @@ func (s *Store) Usage() (int64, error) { return s.usage(".") }
 // UsageOf is Usage of one bot; 0 where there is nothing of it.
 func (s *Store) UsageOf(addr bot.Address) (int64, error) {
 	if err := checkAddress(addr); err != nil {
-		return 0, fmt.Errorf("storage: usage: %w", err)
+		return 0, fmt.Errorf("storage: usage: %w", hint(err))
 	}
 	return s.usage(string(addr))
 }
@@ -49,7 +49,7 @@ func (s *Store) usage(top string) (int64, error) {
 		return nil
 	})
 	if err != nil {
-		return 0, fmt.Errorf("storage: usage: %w", err)
+		return 0, fmt.Errorf("storage: usage: %w", hint(err))
 	}
 	return total, nil
 }
