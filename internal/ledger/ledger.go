@@ -79,10 +79,14 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"time"
 
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
+
+	"mayfly/internal/bot"
 )
 
 // What the methods' errors wrap.
@@ -111,7 +115,7 @@ func Open(ctx context.Context, path string) (*Ledger, error) {
 		return nil, fmt.Errorf("ledger: %w", err)
 	}
 	if err := private(path); err != nil {
-		return nil, fmt.Errorf("ledger: %w", err)
+		return nil, fmt.Errorf("ledger: %w", bot.DiskError(err, filepath.Dir(path)))
 	}
 	db, err := sql.Open("sqlite", dsn(path))
 	if err != nil {
@@ -160,10 +164,32 @@ func (l *Ledger) prepare(ctx context.Context) error {
 	if err := l.db.QueryRowContext(ctx, `PRAGMA quick_check(1)`).Scan(&check); err != nil {
 		return err
 	}
+	if unread(check) {
+		return fmt.Errorf("%w: a part of it cannot be read: %s", syscall.EIO, check)
+	}
 	if check != "ok" {
 		return fmt.Errorf("%w: %s", ErrCorrupt, check)
 	}
+	if err := syncDir(filepath.Dir(l.path)); err != nil { // the log is there since the first query; SQLite would not mind a failure
+		return err
+	}
 	return migrate(ctx, l.db, schema)
+}
+
+// unread reports whether what SQLite found wrong is that the disk could not be read, which does not make the file a damaged one.
+func unread(check string) bool {
+	_, text, found := strings.Cut(check, "error code=")
+	var code int
+	_, err := fmt.Sscan(text, &code)
+	return found && err == nil && code&0xff == sqlite3.SQLITE_IOERR
+}
+
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // Close ends all work and closes the file.
@@ -199,13 +225,15 @@ func (l *Ledger) explain(what string, err error) error {
 	case code == sqlite3.SQLITE_FULL:
 		return fmt.Errorf("ledger: %s: %w: %w: free some space under %s; nothing that was recorded is lost",
 			what, ErrFull, err, filepath.Dir(l.path))
+	case code == sqlite3.SQLITE_IOERR: // SQLite does not say of all calls whether they failed for want of space
+		return fmt.Errorf("ledger: %s: %w: the disk under %s is full or fails: df and the kernel's log (dmesg) say which", what, err, filepath.Dir(l.path))
 	case code == sqlite3.SQLITE_CORRUPT || code == sqlite3.SQLITE_NOTADB || errors.Is(err, ErrCorrupt):
 		return fmt.Errorf("ledger: %s: %w: %w: stop mayfly and put back the newest backup of %[4]s; without one, move %[4]s* away "+
 			"and add the accounts and bots again", what, ErrCorrupt, err, l.path)
 	case code == sqlite3.SQLITE_READONLY || code == sqlite3.SQLITE_CANTOPEN:
-		return fmt.Errorf("ledger: %s: %w: %s and its folder must be writable by mayfly's user", what, err, l.path)
+		return fmt.Errorf("ledger: %s: %w: %s and its folder must be writable by mayfly's user, and the disk neither full nor failing", what, err, l.path)
 	}
-	return fmt.Errorf("ledger: %s: %w", what, err)
+	return fmt.Errorf("ledger: %s: %w", what, bot.DiskError(err, filepath.Dir(l.path)))
 }
 
 // touched turns "no row was changed" into the error that says so.
