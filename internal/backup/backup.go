@@ -102,7 +102,12 @@ func (f *Files) Clean() error {
 		return fmt.Errorf("backup: %w: delete all that is in %s, and restore the backup again", ErrUnfinished, f.state)
 	}
 	if err := os.RemoveAll(path.Join(f.state, snapshotDir)); err != nil {
-		return fmt.Errorf("backup: %w", err)
+		return failed(err, f.state)
 	}
 	return nil
+}
+
+// failed says what to do where the disk is the reason.
+func failed(err error, where string) error {
+	return fmt.Errorf("backup: %w", bot.DiskError(err, where))
 }

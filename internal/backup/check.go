@@ -147,12 +147,16 @@ func (f *Files) CheckLive(ctx context.Context, l *ledger.Ledger) ([]Problem, err
 func checkFolder(ctx context.Context, dir string, strict bool) ([]Problem, error) {
 	tmp, err := os.MkdirTemp("", ".mayfly-verify-")
 	if err != nil {
-		return nil, fmt.Errorf("backup: %w", err)
+		return nil, failed(err, os.TempDir())
 	}
 	defer os.RemoveAll(tmp)
 	for _, suffix := range []string{"", "-wal"} { // looked at in a copy: opening it might bring it up to date
-		if err := copyFile(filepath.Join(dir, ledgerFile+suffix), filepath.Join(tmp, ledgerFile+suffix)); err != nil && (suffix == "" || !errors.Is(err, fs.ErrNotExist)) {
+		err := copyFile(filepath.Join(dir, ledgerFile+suffix), filepath.Join(tmp, ledgerFile+suffix))
+		if errors.Is(err, fs.ErrNotExist) && suffix == "" {
 			return nil, fmt.Errorf("backup: %w: this is no state folder", err)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, failed(err, dir+" or "+tmp)
 		}
 	}
 	n, problems, err := readLedger(ctx, filepath.Join(tmp, ledgerFile))
@@ -161,13 +165,13 @@ func checkFolder(ctx context.Context, dir string, strict bool) ([]Problem, error
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return nil, fmt.Errorf("backup: %w", err)
+		return nil, failed(err, dir)
 	}
 	defer root.Close()
 	c := newChecker(n)
 	for _, top := range []string{botsDir, keysDir, outboxDir} {
 		if err := c.walk(ctx, root, top, strict); err != nil {
-			return nil, fmt.Errorf("backup: %w", err)
+			return nil, failed(err, dir)
 		}
 	}
 	return append(problems, c.finish()...), nil

@@ -38,12 +38,12 @@ func refuse(format string, args ...any) error {
 func CheckArchive(ctx context.Context, r io.Reader, bounds Bounds) ([]Problem, error) {
 	tmp, err := os.MkdirTemp("", ".mayfly-verify-")
 	if err != nil {
-		return nil, fmt.Errorf("backup: %w", err)
+		return nil, failed(err, os.TempDir())
 	}
 	defer os.RemoveAll(tmp)
 	problems, err := read(ctx, r, bounds, tmp, false)
 	if err != nil {
-		return nil, fmt.Errorf("backup: %w", err)
+		return nil, failed(err, tmp)
 	}
 	return problems, nil
 }
@@ -58,7 +58,7 @@ func (f *Files) Restore(ctx context.Context, r io.Reader, bounds Bounds) ([]Prob
 	}
 	entries, err := os.ReadDir(f.state)
 	if err != nil {
-		return nil, fmt.Errorf("backup: %w", err)
+		return nil, failed(err, f.state)
 	}
 	for _, e := range entries {
 		if e.Name() != lockFile {
@@ -67,14 +67,14 @@ func (f *Files) Restore(ctx context.Context, r io.Reader, bounds Bounds) ([]Prob
 	}
 	dir := filepath.Join(f.state, restoringDir)
 	if err := os.Mkdir(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("backup: %w", err)
+		return nil, failed(err, f.state)
 	}
 	problems, err := read(ctx, r, bounds, dir, true)
 	if err == nil {
 		err = syncAll(dir)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("backup: %w", err), os.RemoveAll(dir))
+		return nil, errors.Join(failed(err, f.state), os.RemoveAll(dir))
 	}
 	return problems, f.moveIn(dir)
 }
@@ -95,7 +95,7 @@ func (f *Files) moveIn(dir string) error {
 		err = syncAll(f.state)
 	}
 	if err != nil {
-		return fmt.Errorf("backup: %w: delete all that is in %s, and try again", err, f.state)
+		return fmt.Errorf("%w: delete all that is in %s, and try again", failed(err, f.state), f.state)
 	}
 	return nil
 }

@@ -41,7 +41,7 @@ func (f *Files) Write(ctx context.Context, l *ledger.Ledger, w io.Writer) ([]Pro
 		err = writeArchive(ctx, dir, w)
 	}
 	if err = errors.Join(err, os.RemoveAll(dir)); err != nil {
-		return nil, fmt.Errorf("backup: %w", err)
+		return nil, failed(err, f.state)
 	}
 	return problems, nil
 }
@@ -54,7 +54,7 @@ func (f *Files) snapshot(ctx context.Context, l *ledger.Ledger) (string, error) 
 		err = l.Snapshot(ctx, filepath.Join(dir, ledgerFile), func() error { return f.link(ctx, dir) })
 	}
 	if err != nil {
-		return "", errors.Join(fmt.Errorf("backup: %w", err), os.RemoveAll(dir))
+		return "", errors.Join(failed(err, f.state), os.RemoveAll(dir))
 	}
 	return dir, nil
 }

@@ -28,7 +28,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"mayfly/internal/bot"
@@ -80,11 +79,11 @@ type Outbox struct {
 // New opens the outbox whose files are in dir, and makes dir where it is missing.
 func New(dir string, l Ledger, s Submitter, log *slog.Logger) (*Outbox, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("outbox: %w: it must be writable by mayfly's user", err)
+		return nil, fmt.Errorf("outbox: %w: it must be writable by mayfly's user", bot.DiskError(err, dir))
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return nil, fmt.Errorf("outbox: %w", err)
+		return nil, fmt.Errorf("outbox: %w", bot.DiskError(err, dir))
 	}
 	return &Outbox{
 		root: root, ledger: l, submitter: s, log: log, now: time.Now, grace: graceTime,
@@ -95,6 +94,10 @@ func New(dir string, l Ledger, s Submitter, log *slog.Logger) (*Outbox, error) {
 // Close releases the folder.
 func (o *Outbox) Close() error { return o.root.Close() }
 
+func (o *Outbox) failed(what string, err error) error {
+	return fmt.Errorf("outbox: %s: %w", what, bot.DiskError(err, o.root.Name()))
+}
+
 // Stage writes a mail into a new file and returns its path, relative to the folder, when it is durable. Headers and body of
 // data have CRLF line ends. It is sent when a ledger.Commit has named the path; if none will, Discard it.
 func (o *Outbox) Stage(data []byte) (path string, err error) {
@@ -102,11 +105,7 @@ func (o *Outbox) Stage(data []byte) (path string, err error) {
 	rand.Read(b)
 	path = hex.EncodeToString(b) + ".eml"
 	if err := o.write(path, data); err != nil {
-		err = errors.Join(err, o.remove(path))
-		if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-			err = fmt.Errorf("%w: free some space under %s", err, o.root.Name())
-		}
-		return "", fmt.Errorf("outbox: stage: %w", err)
+		return "", o.failed("stage", errors.Join(err, o.remove(path)))
 	}
 	return path, nil
 }
@@ -130,7 +129,7 @@ func (o *Outbox) write(path string, data []byte) error {
 // Discard deletes a staged file that no commit has named.
 func (o *Outbox) Discard(path string) error {
 	if err := o.remove(path); err != nil {
-		return fmt.Errorf("outbox: discard: %w", err)
+		return o.failed("discard", err)
 	}
 	return nil
 }
@@ -146,7 +145,7 @@ func (o *Outbox) remove(path string) error {
 func (o *Outbox) Sweep(ctx context.Context) error {
 	named, err := o.ledger.OutboxPaths(ctx)
 	if err != nil {
-		return fmt.Errorf("outbox: sweep: %w", err)
+		return o.failed("sweep", err)
 	}
 	entries, err := fs.ReadDir(o.root.FS(), ".")
 	for _, e := range entries {
@@ -155,7 +154,7 @@ func (o *Outbox) Sweep(ctx context.Context) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("outbox: sweep: %w", err)
+		return o.failed("sweep", err)
 	}
 	return nil
 }
@@ -165,11 +164,11 @@ func (o *Outbox) Sweep(ctx context.Context) error {
 func (o *Outbox) SweepOld(ctx context.Context, age time.Duration) (removed int, err error) {
 	entries, err := fs.ReadDir(o.root.FS(), ".") // before the ledger is asked: what comes later is not here
 	if err != nil {
-		return 0, fmt.Errorf("outbox: sweep: %w", err)
+		return 0, o.failed("sweep", err)
 	}
 	paths, err := o.ledger.OutboxPaths(ctx)
 	if err != nil {
-		return 0, fmt.Errorf("outbox: sweep: %w", err)
+		return 0, o.failed("sweep", err)
 	}
 	named := map[string]bool{}
 	for _, p := range paths {
@@ -181,7 +180,7 @@ func (o *Outbox) SweepOld(ctx context.Context, age time.Duration) (removed int, 
 			continue
 		}
 		if e2 := o.remove(e.Name()); e2 != nil {
-			err = errors.Join(err, fmt.Errorf("outbox: sweep: %w", e2))
+			err = errors.Join(err, o.failed("sweep", e2))
 			continue
 		}
 		removed++
@@ -211,7 +210,7 @@ func (o *Outbox) Flush(ctx context.Context, addr bot.Address) error {
 	next, err := o.flush(ctx, addr)
 	o.setNext(addr, next)
 	if err != nil {
-		return fmt.Errorf("outbox: flush %s: %w", addr, err)
+		return o.failed("flush "+string(addr), err)
 	}
 	return nil
 }
