@@ -17,7 +17,7 @@
 //
 // With PrivateConfig.Bot it is, in a bot's sandbox, the provider of a bot that brings its own mail client, with these differences:
 //
-//   - The user is the bot's address, with a password. Clients may begin with TLS, or ask for it (STARTTLS).
+//   - The user is the bot's address, with a password; who submits without a login is taken for it. Clients may begin with TLS, or ask for it (STARTTLS).
 //   - The mails are of the host's own making: a list of parts at most, none of which holds others. So ENVELOPE, BODYSTRUCTURE and parts
 //     are answered, out of what the mail was cut into once.
 //   - What the client submits is offered to a Submission, recipient by recipient, and nothing is kept.

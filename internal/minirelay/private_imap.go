@@ -94,6 +94,11 @@ func (s *privateSession) Copy(_ imap.NumSet, dest string) (*imap.CopyData, error
 }
 
 func (s *privateSession) Idle(w *imapserver.UpdateWriter, stop <-chan struct{}) error {
+	guard := s.conn.listener.guard // whose close waits until nothing is noted any more
+	if !guard.enter() {
+		return nil
+	}
+	defer guard.leave()
 	if v := s.view.Load(); v != nil && v.box == s.private.inbox {
 		s.private.setIdling(s, true)
 		defer s.private.setIdling(s, false)

@@ -20,7 +20,6 @@ type privateSubmission struct {
 	private *Private
 
 	mu    sync.Mutex // a mail that comes by BDAT is read in a goroutine of its own
-	known bool       // has logged in
 	open  bool
 	to    []bot.Address
 	named int // recipients, those included that are no addresses of ours
@@ -44,13 +43,11 @@ func (s *privateSubmission) login(user, password string) error {
 	if !s.private.isUser(user, password) {
 		return smtp.ErrAuthFailed
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.known = true
 	return nil
 }
 
-// isUser takes any name and any password of core, and of a bot those that it was given.
+// isUser takes any name and any password of core, and of a bot those that it was given. To submit, no login is needed: some clients
+// cannot, and nobody else reaches us.
 func (p *Private) isUser(user, password string) bool {
 	if p.cfg.Bot == nil {
 		return true
@@ -81,12 +78,8 @@ func (s *privateSubmission) Mail(from string, _ *smtp.MailOptions) error {
 	s.Reset()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	of := s.private.cfg.Bot
-	switch {
-	case of != nil && !s.known:
-		return refuse(530, smtp.EnhancedCode{5, 7, 0}, "Authentication required")
-	case of != nil && from == "": // as automatic answers have it (RFC 3834)
-	case !strings.EqualFold(from, string(s.private.cfg.Address)):
+	null := from == "" && s.private.cfg.Bot != nil // as automatic answers have it (RFC 3834)
+	if !null && !strings.EqualFold(from, string(s.private.cfg.Address)) {
 		return refuse(553, smtp.EnhancedCode{5, 7, 1}, "Sender address is not yours")
 	}
 	s.open = true

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 
 	"mayfly/internal/bundle"
 	"mayfly/internal/ledger"
@@ -29,14 +30,15 @@ except ValueError as e:
 type syntaxCheck struct {
 	args    []string // before the script
 	pattern string
+	keep    string // how those of the bot's own arguments begin without which its script is not understood; "": none
 }
 
 func syntaxChecks() map[string]syntaxCheck {
 	return map[string]syntaxCheck{
-		"python3": {[]string{"-c", pythonCheck}, `(?m)^[^:\n]*:(?P<line>\d+):(?P<column>\d+): (?P<message>.*)$`},
-		"node":    {[]string{"--check"}, `(?ms)^[^\n]*:(?P<line>\d+)$.*?^(?P<message>\w*Error: [^\n]*)$`},
-		"sh":      {[]string{"-n"}, `(?m)^[^:\n]*: (?P<line>\d+): (?P<message>.*)$`},
-		"perl":    {[]string{"-c"}, `(?m)^(?P<message>.*) at .* line (?P<line>\d+)`},
+		"python3": {[]string{"-c", pythonCheck}, `(?m)^[^:\n]*:(?P<line>\d+):(?P<column>\d+): (?P<message>.*)$`, ""},
+		"node":    {[]string{"--check"}, `(?ms)^[^\n]*:(?P<line>\d+)$.*?^(?P<message>\w*Error: [^\n]*)$`, ""},
+		"sh":      {[]string{"-n"}, `(?m)^[^:\n]*: (?P<line>\d+): (?P<message>.*)$`, ""},
+		"perl":    {[]string{"-c"}, `(?m)^(?P<message>.*) at .* line (?P<line>\d+)`, "-I"}, // where modules are
 	}
 }
 
@@ -49,7 +51,7 @@ func (r *Runner) checkNative(ctx context.Context, b *bundle.Bundle) error {
 	if !known || script == "" {
 		return nil
 	}
-	m.Command = slices.Concat(m.Command[:1], check.args, []string{script})
+	m.Command = slices.Concat(m.Command[:1], check.kept(m.Command), check.args, []string{script})
 	p := r.newProgram(ledger.Bot{Manifest: m})
 	ctx, p.cancel = context.WithCancel(ctx)
 	close(p.opened)
@@ -74,6 +76,11 @@ func (r *Runner) checkNative(ctx context.Context, b *bundle.Bundle) error {
 	}
 	<-p.log.ended
 	return bundle.Problems{syntaxProblem(script, check.pattern, p.log.String())}
+}
+
+// kept are the arguments of a command that its check needs.
+func (s syntaxCheck) kept(command []string) []string {
+	return slices.DeleteFunc(slices.Clone(command[1:]), func(arg string) bool { return s.keep == "" || !strings.HasPrefix(arg, s.keep) })
 }
 
 // scriptOf is the first argument of a command that is a file of the bundle.

@@ -29,10 +29,11 @@ type mailClient struct {
 	certificate tls.Certificate
 }
 
-// The ports of the bot's provider beside those that core's has, too, and the file with the authority that signed its certificate.
+// The ports of the bot's provider beside those that core's has, too (25 is where programs look that are told of no other), and the file with the authority that signed its certificate.
 const (
 	imapsPort = 993
 	smtpsPort = 465
+	localPort = 25
 	caPath    = shimDir + "/ca.pem"
 )
 
@@ -48,7 +49,7 @@ func (mc *mailClient) furnish(spec *sandbox.Spec, m bot.Manifest) error {
 		return err
 	}
 	spec.Dirs = append(spec.Dirs, sandbox.Dir{Path: shimDir, Size: 16 << 10, Inodes: 10})
-	spec.Listen = []uint16{imapPort, smtpPort, imapsPort, smtpsPort}
+	spec.Listen = []uint16{imapPort, smtpPort, imapsPort, smtpsPort, localPort}
 	main := &spec.Programs[0]
 	main.Env = append(main.Env, "PYTHONUNBUFFERED=1", "SSL_CERT_FILE="+caPath, "NODE_EXTRA_CA_CERTS="+caPath,
 		"MAYFLY_IMAP_HOST=localhost", "MAYFLY_IMAP_PORT="+strconv.Itoa(imapPort), "MAYFLY_IMAPS_PORT="+strconv.Itoa(imapsPort),
@@ -116,6 +117,7 @@ func (v *visit) run(ctx context.Context, cancel func(), c *coreSide, env []strin
 	var servers errgroup.Group
 	servers.Go(func() error { return v.relay.ServeIMAP(p.box.Listener(imapPort)) })
 	servers.Go(func() error { return v.relay.ServeSMTP(p.box.Listener(smtpPort)) })
+	servers.Go(func() error { return v.relay.ServeSMTP(p.box.Listener(localPort)) })
 	servers.Go(func() error { return v.relay.ServeIMAPS(p.box.Listener(imapsPort)) })
 	servers.Go(func() error { return v.relay.ServeSMTPS(p.box.Listener(smtpsPort)) })
 	var tasks sync.WaitGroup

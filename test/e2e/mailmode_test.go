@@ -129,6 +129,8 @@ def handle(mail):
     assert secure.select() == upgraded.select() == ("OK", [b"1"])
     with smtplib.SMTP_SSL("localhost", int(os.environ["MAYFLY_SMTPS_PORT"]), context=trust) as smtp:
         smtp.login(user, password)
+    with smtplib.SMTP("localhost") as smtp:
+        smtp.sendmail(user, mail["From"].addresses[0].addr_spec, "Subject: from a script\n\n")
     node = subprocess.run(["node", "-e", """
         const s = require('tls').connect(993, 'localhost', () => { console.log(s.authorized); s.end() })"""], capture_output=True, text=True)
     answer(mail, "secure " + node.stdout.strip() + node.stderr)
@@ -137,6 +139,7 @@ serve(handle)
 	_, invite := w.start("mailbot02", f)
 	ada := w.person("ada000041")
 	ada.say(ada.join(invite), "hello")
+	ada.expect("from a script")
 	ada.expect("secure true")
 }
 
@@ -344,7 +347,7 @@ serve(handle)
 		{"login", []string{"535", "AUTHENTICATIONFAILED"}},
 		{"garbage", []string{"sent"}},
 		{"deep", []string{"552", "nested deeper than 8"}},
-		{"around", []string{"([143, 465, 587, 993], [], [b'() \"/\" INBOX'], 1, [b'0'], '/storage')"}},
+		{"around", []string{"([25, 143, 465, 587, 993], [], [b'() \"/\" INBOX'], 1, [b'0'], '/storage')"}},
 	} {
 		ada.say(chat, attempt.what)
 		m := ada.hear()
@@ -366,6 +369,18 @@ serve(handle)
 	}
 	ada.say(chat, "still there")
 	ada.expect("still there well")
+}
+
+// TestMailBotAtOnce: what it has sent is said, though it fails then.
+func TestMailBotAtOnce(t *testing.T) {
+	w := newWorld(t)
+	f := slow(mailBot("Hasty", "python3", mailLoop+"import time\nfor mail in new():\n    answer(mail, 'at once')\n    time.sleep(1)\n    sys.exit(1)\n"))
+	f["bot.toml"] = "replies = \"at once\"\n" + f["bot.toml"]
+	_, invite := w.start("mailbot06", f.with("[resident]\ngrace = \"5s\"\n"))
+	ada := w.person("ada000045")
+	ada.say(ada.join(invite), "hello")
+	ada.expect("at once")
+	ada.sorry()
 }
 
 // TestEndsOfMailBots: how else a run ends.

@@ -115,6 +115,18 @@ func TestSyntaxErrorsOfInterpretersAreRefused(t *testing.T) {
 	}
 }
 
+// TestPerlModulesOfTheBundle: the check of a script finds what the run will find.
+func TestPerlModulesOfTheBundle(t *testing.T) {
+	w := newWorld(t)
+	f := native("Modules", "perl", "use Greeting; print Greeting::hello();\n")
+	f["lib/Greeting.pm"] = "package Greeting; sub hello { 'hello from a module' } 1;\n"
+	f["bot.toml"] = strings.Replace(f["bot.toml"], `"perl", "script"`, `"perl", "-Ilib", "script"`, 1)
+	_, invite := w.start("perlmods1", f)
+	ada := w.person("ada000023")
+	ada.say(ada.join(invite), "hello")
+	ada.expect("hello from a module")
+}
+
 // TestTemporaryFailureIsTriedAgain: a program that ends with EX_TEMPFAIL is run again, and what it said until then is not said.
 func TestTemporaryFailureIsTriedAgain(t *testing.T) {
 	w := newWorld(t)
