@@ -68,7 +68,7 @@ func (g *Gateway) param(ctx context.Context, k kind, raw json.RawMessage) (json.
 	case kindFile:
 		return g.file(ctx, raw, g.opts.Limits.File)
 	case kindUnpacked:
-		return g.file(ctx, raw, maxUnpacked)
+		return g.file(ctx, raw, min(maxUnpacked, g.opts.Limits.File))
 	case kindMessage:
 		return g.message(ctx, raw)
 	case kindConfig:

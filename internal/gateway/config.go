@@ -151,7 +151,7 @@ func (g *Gateway) profile(ctx context.Context, key string, value *string) (*stri
 	if err := g.send("set_config", 1); err != nil || key != "selfavatar" || value == nil || *value == "" {
 		return value, err
 	}
-	taken, err := g.take(ctx, *value, "", maxUnpacked)
+	taken, err := g.take(ctx, *value, "", min(maxUnpacked, g.opts.Limits.File))
 	return &taken, err
 }
 

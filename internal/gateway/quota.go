@@ -58,8 +58,8 @@ func (g *Gateway) spend(ctx context.Context, r row, params []json.RawMessage, me
 			g.opts.Quota.Missed(over.Limit, 1)
 			return &Error{CodeLimit, r.method + ": " + over.Error()}
 		}
-		if err != nil {
-			return err
+		if err != nil { // whose words are the host's
+			return &Error{CodeInternal, r.method + ": the host does not know for now what was sent before: try again later"}
 		}
 	}
 	return nil

@@ -149,3 +149,21 @@ func TestRefusedSendsAreTold(t *testing.T) {
 		}
 	}
 }
+
+// The bound of an attachment holds for every file that a bot names.
+func TestEveryFileHasTheBoundOfAttachments(t *testing.T) {
+	for _, call := range []string{
+		`{"id":1,"method":"send_msg","params":[7,12,{"file":"/tmp/out/a.png"}]}`,
+		`{"id":1,"method":"send_sticker","params":[7,12,"/tmp/out/a.png"]}`,
+		`{"id":1,"method":"misc_set_draft","params":[7,12,"x","/tmp/out/a.png",null,null,null]}`,
+		`{"id":1,"method":"set_chat_profile_image","params":[7,12,"/tmp/out/a.png"]}`,
+		`{"id":1,"method":"set_config","params":[7,"selfavatar","/tmp/out/a.png"]}`,
+	} {
+		for most, want := range map[int64]string{1000: `"result"`, 999: "too large"} {
+			got, err := exchange(t, &recorder{}, func(o *Options) { o.Limits.File = most }, call)
+			if err != nil || !strings.Contains(got[0], want) {
+				t.Errorf("%s with %d bytes: %v, %v", call, most, got, err)
+			}
+		}
+	}
+}

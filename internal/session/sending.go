@@ -64,6 +64,13 @@ func (s *sending) unsent(before map[string]int) map[string]int {
 
 // strip returns mails without those recipients for whom there is no room, and leaves out mails for whom none is left.
 func (s *sending) strip(ctx context.Context, mails []minirelay.Outgoing) ([]minirelay.Outgoing, error) {
+	var all []bot.Address
+	for _, m := range mails {
+		all = append(all, m.To...)
+	}
+	if err := s.mails.know(ctx, all); err != nil {
+		return nil, err
+	}
 	var kept []minirelay.Outgoing
 	for _, m := range mails {
 		var to []bot.Address
@@ -109,36 +116,95 @@ type wish struct {
 	limit      string // in words
 }
 
+// know asks the ledger, once, what was sent to some addresses, and by the bot, before the session.
+func (q *quota) know(ctx context.Context, to []bot.Address) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.learn(ctx, to)
+}
+
+// learn is know, with q.mu held.
+func (q *quota) learn(ctx context.Context, to []bot.Address) error {
+	wishes := q.ofBot(0, 0)
+	for _, a := range to {
+		wishes = append(wishes, q.ofContact(a, 0, 0)...)
+	}
+	var unknown []ledger.Limit
+	asked := map[account]bool{}
+	for _, w := range wishes {
+		if _, known := q.left[w.account]; !known && !asked[w.account] {
+			asked[w.account] = true
+			unknown = append(unknown, w.bound())
+		}
+	}
+	if len(unknown) == 0 {
+		return nil
+	}
+	standings, err := q.ledger.Standings(ctx, q.bot, unknown...)
+	for _, s := range standings {
+		q.left[account{s.Subject, s.Resource}] = s.Most - s.Used
+	}
+	return err
+}
+
 // take takes mails of so many bytes together to each of those addresses for whom there is room, or nothing.
 func (q *quota) take(ctx context.Context, to []bot.Address, mails, bytes int64) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if err := q.learn(ctx, to); err != nil {
+		return err
+	}
 	var taken []wish
 	var n int64
-	var full error
+	var full *wish
 	for _, a := range to {
 		wishes := q.ofContact(a, mails, bytes)
-		err := q.look(ctx, wishes)
-		if over := (*gateway.Over)(nil); errors.As(err, &over) {
-			full = over
+		if w := q.over(wishes); w != nil {
+			full = w
 			continue
-		}
-		if err != nil {
-			return err
 		}
 		taken, n = append(taken, wishes...), n+1
 	}
-	if n == 0 {
-		return full // nil where it is to nobody
-	}
 	wishes := q.ofBot(n*mails, n*bytes)
-	if err := q.look(ctx, wishes); err != nil {
-		return err
+	switch w := q.over(wishes); {
+	case n == 0 && full != nil:
+		return q.until(ctx, *full)
+	case n > 0 && w != nil:
+		return q.until(ctx, *w)
 	}
 	for _, w := range append(taken, wishes...) {
 		q.left[w.account] -= w.need
 	}
 	return nil
+}
+
+// over is the first of some wishes for which there is no room.
+func (q *quota) over(wishes []wish) *wish {
+	for i, w := range wishes {
+		if w.need > q.left[w.account] {
+			return &wishes[i]
+		}
+	}
+	return nil
+}
+
+// until is an *Over with the time when there is room for a wish.
+func (q *quota) until(ctx context.Context, w wish) error {
+	limit := w.bound()
+	limit.Need = w.need
+	e, err := q.ledger.Exceeds(ctx, q.bot, limit)
+	if err != nil {
+		return err
+	}
+	over := &gateway.Over{Limit: w.limit, Until: time.Now().Add(time.Hour)} // this session has used it
+	if e != nil {
+		over.Until = e.Until
+	}
+	return over
+}
+
+func (w wish) bound() ledger.Limit {
+	return ledger.Limit{Subject: w.subject, Resource: w.resource, Span: time.Hour, Most: w.most}
 }
 
 func (q *quota) ofBot(mails, bytes int64) []wish {
@@ -158,40 +224,4 @@ func (q *quota) ofContact(a bot.Address, mails, bytes int64) []wish {
 // limited are the wishes of which there is a limit.
 func limited(all ...wish) []wish {
 	return slices.DeleteFunc(all, func(w wish) bool { return w.most <= 0 })
-}
-
-// look returns an *Over where there is no room for all of some wishes.
-func (q *quota) look(ctx context.Context, wishes []wish) error {
-	for _, w := range wishes {
-		if err := q.lookAt(ctx, w); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// lookAt asks once what was used before the session.
-func (q *quota) lookAt(ctx context.Context, w wish) error {
-	left, known := q.left[w.account]
-	if !known {
-		used, err := q.ledger.Used(ctx, q.bot, w.subject, w.resource, time.Hour)
-		if err != nil {
-			return err
-		}
-		left = w.most - used
-		q.left[w.account] = left
-	}
-	if w.need <= left {
-		return nil
-	}
-	limit := ledger.Limit{Subject: w.subject, Resource: w.resource, Span: time.Hour, Most: w.most, Need: w.need}
-	e, err := q.ledger.Exceeds(ctx, q.bot, limit)
-	if err != nil {
-		return err
-	}
-	over := &gateway.Over{Limit: w.limit, Until: time.Now().Add(time.Hour)} // this session has used it
-	if e != nil {
-		over.Until = e.Until
-	}
-	return over
 }

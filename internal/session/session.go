@@ -46,7 +46,7 @@ type Ledger interface {
 	Stopped(ctx context.Context, addr bot.Address, contact bot.Fingerprint, from bot.Address) (bool, error)
 	Noticed(ctx context.Context, addr bot.Address, n ledger.Notice) (time.Time, error)
 	AddressOf(ctx context.Context, addr bot.Address, contact bot.Fingerprint) (bot.Address, error)
-	Used(ctx context.Context, addr bot.Address, s ledger.Subject, r ledger.Resource, span time.Duration) (int64, error)
+	Standings(ctx context.Context, addr bot.Address, limits ...ledger.Limit) ([]ledger.Standing, error)
 	Exceeds(ctx context.Context, addr bot.Address, limits ...ledger.Limit) (*ledger.Exceeded, error)
 	ContactAt(ctx context.Context, addr, address bot.Address) (bot.Fingerprint, error)
 }

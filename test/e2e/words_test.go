@@ -131,7 +131,7 @@ func TestHostWordsOfAPausedBot(t *testing.T) {
 // What only core can tell to be a word to the host is heard, too: in a group the answer to a message of the bot's, and a word with a file.
 func TestStopThatOnlyCoreCanTell(t *testing.T) {
 	w := newWorld(t)
-	_, invite := w.start("words0004", script("Echo", `export default { message(msg) { return "echo " + msg.text } }`))
+	address, invite := w.start("words0004", script("Echo", `export default { message(msg) { return "echo " + msg.text } }`))
 	ada := w.person("ada000024")
 	chat := ada.join(invite)
 	group := ada.group("Club", chat)
@@ -159,5 +159,8 @@ func TestStopThatOnlyCoreCanTell(t *testing.T) {
 	}
 	if m := ada.hear(); !strings.Contains(m.Text, "You have stopped Echo.") {
 		t.Errorf("/stop with a file: %q", m.Text)
+	}
+	if runs, err := w.ledger().Runs(w.ctx, address, 10); err != nil || len(runs) != 1 {
+		t.Errorf("%d runs, %v: want the one of the first message", len(runs), err)
 	}
 }
