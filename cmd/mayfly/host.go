@@ -100,7 +100,7 @@ func (h *host) open(ctx context.Context, done func(session.Outcome)) error {
 	if err != nil {
 		return err
 	}
-	limits.Sending = h.limits.Sending
+	limits.Sending, limits.Most = h.limits.Sending, bot.Limits{Memory: ceilings.Memory, Wall: ceilings.Wall}
 	engine, err := wasmEngine(h.cfg.Sandbox)
 	if err != nil {
 		return err

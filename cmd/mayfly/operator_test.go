@@ -81,7 +81,7 @@ func TestTables(t *testing.T) {
 	p := printer{w: &out, now: func() time.Time { return now }}
 	bots := []admin.Bot{
 		{Address: "dice@chat.test", Name: "Würfel", Version: "1.2.0", Contact: "mailto:author@example.org", State: admin.StateOK,
-			LastRun: ago(3 * time.Minute), Runs: 120, Disk: 1_234_567},
+			LastRun: ago(3 * time.Minute), NextRun: now.Add(7 * time.Minute), Runs: 120, Disk: 1_234_567},
 		{Address: "b3x9q@chat.test", Name: "evil\x1b[2J\nname", Version: "1", Contact: "https://i.delta.chat/#abc", State: admin.StatePaused,
 			Why: "since 2026-01-31 09:00 UTC: asks for passwords", LastRun: ago(72 * time.Hour), Runs: 4, Errors: 3, SetAside: 1, Unsent: 2, Disk: 999},
 		{Address: "new@chat.test", Name: "New", Version: "0.1", Contact: "mailto:a@b", State: admin.StateOK},

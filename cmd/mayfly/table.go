@@ -99,6 +99,17 @@ func (p printer) ago(t time.Time) string {
 	return span(p.now().Sub(t)) + " ago"
 }
 
+// until is how long until something is, "now" where that is past, and "on mail" where nothing is.
+func (p printer) until(t time.Time) string {
+	switch {
+	case t.IsZero():
+		return "on mail"
+	case !t.After(p.now()):
+		return "now"
+	}
+	return "in " + span(t.Sub(p.now()))
+}
+
 // span is a time to one unit.
 func span(d time.Duration) string {
 	switch {
@@ -121,10 +132,10 @@ func (p printer) bots(bots []admin.Bot) error {
 		if b.Why != "" {
 			state.text += " " + b.Why
 		}
-		rows = append(rows, []cell{plain(string(b.Address)), plain(b.Name), plain(b.Version), plain(p.ago(b.LastRun)), number(b.Runs), faults(b.Errors),
+		rows = append(rows, []cell{plain(string(b.Address)), plain(b.Name), plain(b.Version), plain(p.ago(b.LastRun)), plain(p.until(b.NextRun)), number(b.Runs), faults(b.Errors),
 			faults(b.SetAside), number(b.Unsent), plain(bot.RoundSize(b.Disk)), plain(b.Contact), state})
 	}
-	return p.table("ADDRESS,NAME,VERSION,LAST RUN,RUNS/DAY,ERRORS/DAY,SET ASIDE,UNSENT,DISK,CONTACT,STATE", rows)
+	return p.table("ADDRESS,NAME,VERSION,LAST RUN,NEXT RUN,RUNS/DAY,ERRORS/DAY,SET ASIDE,UNSENT,DISK,CONTACT,STATE", rows)
 }
 
 func (p printer) runs(answer admin.Runs) error {

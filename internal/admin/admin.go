@@ -133,10 +133,11 @@ type Bot struct {
 	Why       string      `json:"why,omitempty"` // it is not ok
 	Installed time.Time   `json:"installed"`
 	LastRun   time.Time   `json:"last_run,omitzero"`
-	Runs      int         `json:"runs_day"`   // of the last 24 hours
-	Errors    int         `json:"errors_day"` // of these, failed
-	SetAside  int         `json:"set_aside"`  // mails that wait for mayfly runs --replay
-	Unsent    int         `json:"unsent"`     // mails in the outbox
+	NextRun   time.Time   `json:"next_run,omitzero"` // of its schedules; zero: it has none
+	Runs      int         `json:"runs_day"`          // of the last 24 hours
+	Errors    int         `json:"errors_day"`        // of these, failed
+	SetAside  int         `json:"set_aside"`         // mails that wait for mayfly runs --replay
+	Unsent    int         `json:"unsent"`            // mails in the outbox
 	Disk      int64       `json:"disk_bytes"`
 }
 
@@ -169,6 +170,9 @@ func (d *Desk) bot(ctx context.Context, b ledger.Bot) (Bot, error) {
 	one := Bot{
 		Address: b.Address, Name: b.Manifest.Name, Version: b.Manifest.Version, Contact: b.Manifest.Contact, State: StateOK,
 		Installed: b.Installed, LastRun: sums.LastRun, Runs: sums.Runs, Errors: sums.Failed, SetAside: sums.SetAside, Unsent: sums.Unsent, Disk: disk,
+	}
+	if one.NextRun, err = d.nextRun(ctx, b.Address); err != nil {
+		return Bot{}, err
 	}
 	one.State, one.Why, err = d.state(ctx, b.Address)
 	return one, err

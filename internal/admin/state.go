@@ -29,3 +29,14 @@ func (d *Desk) state(ctx context.Context, addr bot.Address) (state, why string, 
 }
 
 func minute(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 MST") }
+
+// nextRun is when a schedule of a bot's is to run it next.
+func (d *Desk) nextRun(ctx context.Context, addr bot.Address) (next time.Time, err error) {
+	all, err := d.Ledger.Schedules(ctx, addr)
+	for _, s := range all {
+		if !s.Next.IsZero() && (next.IsZero() || s.Next.Before(next)) {
+			next = s.Next
+		}
+	}
+	return next, err
+}

@@ -119,6 +119,11 @@ type Limits struct {
 	Wall   time.Duration // wall clock
 }
 
+// Within are the stricter of two bounds.
+func (l Limits) Within(most Limits) Limits {
+	return Limits{Memory: stricter(l.Memory, most.Memory), Wall: time.Duration(stricter(int64(l.Wall), int64(most.Wall)))}
+}
+
 // PerUser bounds what one contact may cause.
 type PerUser struct {
 	MailsPerHour   int

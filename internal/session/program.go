@@ -118,6 +118,7 @@ func (r *Runner) prestart(ctx context.Context, w Work) *program {
 
 // BotSpec is the sandbox of a bot's program: what a run of the bot gets.
 func (r *Runner) BotSpec(m bot.Manifest) (sandbox.Spec, error) {
+	m.Limits = m.Limits.Within(r.Limits.Most)
 	spec := sandbox.Spec{
 		Name: "bot", Memory: m.Limits.Memory, Pids: r.Limits.Pids,
 		// The wall clock of the run itself is run's. A script that loops is to meet that one, which knows its line.

@@ -76,6 +76,7 @@ type Limits struct {
 	Pids        int
 	Log         int // bytes of the bot's log that are kept
 	Sending     bot.Sending
+	Most        bot.Limits // the operator's, also for bots that were installed under others; what is 0 is no bound
 }
 
 // DefaultLimits fit a relay with 1 GB of memory and two sessions at a time.
@@ -141,6 +142,7 @@ type Outcome struct {
 
 // Run runs and commits one session. An error is the host's, or Again: nothing was committed, and the session may be run again.
 func (r *Runner) Run(ctx context.Context, w Work) (Outcome, error) {
+	w.Bot.Manifest.Limits = w.Bot.Manifest.Limits.Within(r.Limits.Most)
 	started := time.Now()
 	outcome, err := r.attempt(ctx, w, nil)
 	var failed *runFailed

@@ -117,3 +117,27 @@ func TestBotsThatBurnTheHostsBudget(t *testing.T) {
 	w.serve() // which forgets nothing
 	w.await(0, "mail waits: over a budget", "the host: 4s of CPU time an hour")
 }
+
+// The operator lowers what a run may take; it holds for bots that were installed before.
+func TestTheOperatorLowersTheWall(t *testing.T) {
+	w := newWorld(t)
+	f := script("Slow", `export default { async message(msg) { await new Promise(r => setTimeout(r, 4000)); return "slept" } }`)
+	f["bot.toml"] = strings.Replace(f["bot.toml"], `wall = "5s"`, `wall = "30s"`, 1)
+	address, client := w.newAccount("lowered01")
+	w.append(client, address, f)
+	w.serve()
+	ada := w.person("ada000004")
+	chat := ada.join(w.installed(client))
+	ada.say(chat, "sleep")
+	ada.expect("slept")
+	w.stop()
+	w.settings = strings.NewReplacer("[log]", "[bots]\nwall = \"2s\"\n[log]")
+	w.serve()
+	ada.say(chat, "sleep")
+	if m := ada.hear(); !strings.HasPrefix(m.Text, "Sorry, this bot needed more time") {
+		t.Errorf("heard %q", m.Text)
+	}
+	if run := w.run(address); run.Record.Status != bot.RunTimeout || !strings.Contains(run.Record.Message, "2s") {
+		t.Errorf("record %s %q", run.Record.Status, run.Record.Message)
+	}
+}
