@@ -110,25 +110,28 @@ func TestOver(t *testing.T) {
 // Schedules wait for the host's limit too.
 func TestTheHostOverItsCPUHoldsSchedulesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b, runs := timetable(t, hourly)
-		before := len(*runs)
-		b.hostCPU(time.Second)
-		b.opts.HostCPU.Spent(2 * time.Second)
-		if _, _, err := b.opts.HostCPU.Over(t.Context()); err != nil { // which writes it down
-			t.Fatal(err)
+		tt := newTimetable(t, hourly)
+		tt.hostCPU(time.Second)
+		tt.Wake(tt.ctx, one, WakeInbox)
+		time.Sleep(time.Second)
+		tt.ran()
+		spend := func() {
+			t.Helper()
+			tt.opts.HostCPU.Spent(2 * time.Second)
+			if _, _, err := tt.opts.HostCPU.Over(t.Context()); err != nil { // which writes it down
+				t.Fatal(err)
+			}
 		}
+		spend()
 		time.Sleep(58 * time.Minute)
-		b.opts.HostCPU.Spent(2 * time.Second)
-		if _, _, err := b.opts.HostCPU.Over(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		spend()
 		time.Sleep(55 * time.Minute)
-		if n := len(*runs) - before; n != 0 {
-			t.Errorf("%d runs: %+v", n, *runs)
+		if all := tt.ran(); len(all) != 0 {
+			t.Errorf("%d runs: %q", len(all), instants(all))
 		}
 		time.Sleep(10 * time.Minute)
-		if n := len(*runs) - before; n != 1 {
-			t.Errorf("%d runs when there is room again, want one: %+v", n, *runs)
+		if all := tt.ran(); len(all) != 1 {
+			t.Errorf("%d runs when there is room again, want one: %q", len(all), instants(all))
 		}
 	})
 }
