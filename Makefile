@@ -71,11 +71,11 @@ load: build
 	$(GO) test -tags load -count=1 -v -timeout 60m -run '^TestFullLoad$$' ./test/e2e
 
 # Kills the daemon, the broker, core, the bot and their sandboxes at every step of a mail's life, and at random times, and counts the
-# replies. KILLS=1000 is the long form: about a quarter of an hour.
+# replies; and at every step of a scheduled run. KILLS=1000 is the long form: about a quarter of an hour.
 .PHONY: crash
 KILLS = 100
 crash: build
-	CRASH_KILLS=$(KILLS) $(GO) test -tags crash -count=1 -timeout 60m -run '^TestCrash$$' ./test/e2e
+	CRASH_KILLS=$(KILLS) $(GO) test -tags crash -count=1 -v -timeout 60m -run '^TestCrash(Scheduled)?$$' ./test/e2e
 
 # Fails every system call by which Mayfly's state gets onto the disk: `make test` takes one of equal calls, this takes twenty. About
 # half an hour; it prints a table.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"mayfly/internal/bot"
+	"mayfly/internal/crash"
 	"mayfly/internal/ledger"
 	"mayfly/internal/schedule"
 	"mayfly/internal/session"
@@ -222,6 +223,7 @@ func (a *actor) scheduledSession(ctx context.Context, b ledger.Bot, u upcoming, 
 		record := bot.RunRecord{Status: bot.RunInternal, Schedule: i.Cron, Message: fmt.Sprintf("given up after %d attempts", attempts-1)}
 		return false, a.d.opts.Ledger.FailSchedule(ctx, a.account, i, record, true)
 	}
+	crash.At(crash.Attempted)
 	a.d.opts.Outbox.Prepare(ctx, a.account)
 	w := session.Work{
 		Bot: b, Schedule: &session.Schedule{Instant: i, Last: u.Last, Attempts: attempts}, CPU: cpu, Retry: attempts < a.d.opts.MaxAttempts,

@@ -47,13 +47,7 @@ func TestCrash(t *testing.T) {
 	if err != nil {
 		t.Fatalf("CRASH_KILLS is how many kills: %v", err)
 	}
-	dir := t.TempDir()
-	build := exec.Command("go", "build", "-tags", "crash", "-o", dir+"/", "mayfly/cmd/...")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
-	binaries = dir
+	buildToCrash(t)
 	var kills []kill
 	for len(kills) < total {
 		for _, s := range crash.Steps() {
@@ -81,6 +75,18 @@ func TestCrash(t *testing.T) {
 		}
 	})
 	printCrashes(t, counts)
+}
+
+// buildToCrash builds the binaries in which processes can be killed at steps.
+func buildToCrash(t *testing.T) {
+	t.Helper()
+	dir := t.TempDir()
+	build := exec.Command("go", "build", "-tags", "crash", "-o", dir+"/", "mayfly/cmd/...")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	binaries = dir
 }
 
 func printCrashes(t *testing.T, counts map[kill]crashCount) {
