@@ -38,6 +38,9 @@ func logOutcome(log *slog.Logger) func(session.Outcome) {
 		attrs := []any{"bot", o.Bot, "job", o.Job, "sent", o.Sent, "core_cpu", o.Core.CPU}
 		if o.Run != nil {
 			attrs = append(attrs, "run", o.Run.Status, "cpu", o.Run.CPU, "wall", o.Run.Wall, "memory", o.Run.Memory)
+			if o.Run.Schedule != "" {
+				attrs = append(attrs, "schedule", o.Run.Schedule)
+			}
 			if o.Run.Message != "" {
 				attrs = append(attrs, "message", o.Run.Message)
 			}
