@@ -8,9 +8,9 @@
 // with positional parameters, and its answer carries the same id and either "result" or "error":{"code","message"}.
 // Answers come in any order.
 //
-// Core reads foreign mail, so its answers are foreign bytes: a line over MaxLine, one that is not an answer, or the end of
-// the pipe fails the client, that is every call that waits and every later one. One line is in memory at a time, besides
-// the answers that calls wait for. Core that does not read its pipe blocks no call beyond its context.
+// Core reads foreign mail, so its answers are foreign bytes: a line that is not an answer, or the end of the pipe fails the
+// client, that is every call that waits and every later one. An answer over MaxLine is read to its end and dropped, and is an
+// *Error of its call. One line is in memory at a time, besides the answers that calls wait for. Core that does not read its pipe blocks no call beyond its context.
 package core
 
 import (
@@ -21,11 +21,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
+	"strconv"
 	"sync"
 )
 
 // MaxLine bounds one line of core's answers, in bytes.
-const MaxLine = 16 << 20
+const MaxLine = 8 << 20
 
 // Errors that fail a client. They are wrapped: use errors.Is.
 var (
@@ -194,30 +196,58 @@ func (c *Client) write() {
 }
 
 func (c *Client) read(stdout io.Reader) {
-	lines := bufio.NewScanner(stdout)
-	lines.Buffer(nil, MaxLine)
-	for lines.Scan() {
-		if err := c.deliver(lines.Bytes()); err != nil {
+	r := bufio.NewReaderSize(stdout, 64<<10)
+	for {
+		a, err := readAnswer(r)
+		if err != nil {
 			c.fail(err)
-			break
+			return
 		}
-	}
-	switch err := lines.Err(); {
-	case errors.Is(err, bufio.ErrTooLong):
-		c.fail(fmt.Errorf("%w: a line over %d bytes", ErrProtocol, MaxLine))
-	case err != nil:
-		c.fail(fmt.Errorf("%w: read: %w", ErrEnded, err))
-	default:
-		c.fail(ErrEnded)
+		c.deliver(a)
 	}
 }
 
-// deliver hands an answer to its call. An answer that nobody waits for any more is dropped.
-func (c *Client) deliver(line []byte) error {
-	a, err := parseAnswer(line)
-	if err != nil {
-		return err
+// readAnswer reads one line.
+func readAnswer(r *bufio.Reader) (answer, error) {
+	line, length := []byte(nil), 0
+	for {
+		part, err := r.ReadSlice('\n')
+		if length += len(part); length <= MaxLine {
+			line = append(line, part...)
+		} else if len(line) > maxHead {
+			line = bytes.Clone(line[:maxHead]) // the rest is let go at once
+		}
+		switch {
+		case err == nil && length > MaxLine:
+			return overlong(line)
+		case err == nil, err == io.EOF && len(line) > 0:
+			return parseAnswer(line)
+		case err == io.EOF:
+			return answer{}, ErrEnded
+		case !errors.Is(err, bufio.ErrBufferFull):
+			return answer{}, fmt.Errorf("%w: read: %w", ErrEnded, err)
+		}
 	}
+}
+
+// maxHead has the id of an answer, which core writes in front of the result.
+const maxHead = 100
+
+// overlong is the answer in the place of one whose line is over MaxLine and begins with head.
+func overlong(head []byte) (answer, error) {
+	m := regexp.MustCompile(`^\{"jsonrpc":"2\.0","id":([0-9]{1,19}),`).FindSubmatch(head)
+	if m == nil {
+		return answer{}, fmt.Errorf("%w: a line over %d bytes that begins with %.80q", ErrProtocol, MaxLine, head)
+	}
+	id, err := strconv.ParseUint(string(m[1]), 10, 64)
+	return answer{ID: &id, Error: &Error{Code: codeOverlong, Message: fmt.Sprintf("the answer is larger than %d bytes", MaxLine)}}, err
+}
+
+// codeOverlong is JSON-RPC's for an internal error.
+const codeOverlong = -32603
+
+// deliver hands an answer to its call. An answer that nobody waits for any more is dropped.
+func (c *Client) deliver(a answer) {
 	c.mu.Lock()
 	answered := c.waiting[*a.ID]
 	delete(c.waiting, *a.ID)
@@ -225,7 +255,6 @@ func (c *Client) deliver(line []byte) error {
 	if answered != nil {
 		answered <- a
 	}
-	return nil
 }
 
 // parseAnswer takes one line of core's. The result is a copy of its part of the line.

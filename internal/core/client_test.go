@@ -109,6 +109,28 @@ func TestWhatFailsTheClient(t *testing.T) {
 	}
 }
 
+// TestAnAnswerThatIsTooLargeFailsItsCall, and no other: a bot can make core write one.
+func TestAnAnswerThatIsTooLargeFailsItsCall(t *testing.T) {
+	c, requests, answers := peer(t)
+	go func() {
+		for _, result := range []string{strings.Repeat("x", MaxLine), strings.Repeat("y", MaxLine-100)} {
+			line, err := requests.ReadBytes('\n')
+			var r request
+			if err != nil || json.Unmarshal(line, &r) != nil {
+				return
+			}
+			fmt.Fprintf(answers, `{"jsonrpc":"2.0","id":%d,"result":"%s"}`+"\n", r.ID, result)
+		}
+	}()
+	var wrong *Error
+	if err := c.Call(t.Context(), "large", nil); !errors.As(err, &wrong) || !strings.Contains(wrong.Message, fmt.Sprint("the answer is larger than ", MaxLine, " bytes")) {
+		t.Errorf("a large answer: %v", err)
+	}
+	if raw, err := c.Raw(t.Context(), "smaller", json.RawMessage("[]")); err != nil || len(raw) != MaxLine-98 {
+		t.Errorf("the next: %d bytes, %v", len(raw), err)
+	}
+}
+
 func TestCoreThatDoesNotReadBlocksNoCall(t *testing.T) {
 	c, _, _ := peer(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)

@@ -62,6 +62,7 @@ type Limits struct {
 	File     int64 // bytes of one attachment
 	Files    int64 // bytes of all files that core is handed
 	Answer   int   // bytes of one answer of core's
+	Answers  int64 // bytes of all of them: each is taken apart
 	Unread   int64 // bytes of answers that the bot has not read yet
 }
 
@@ -69,7 +70,7 @@ type Limits struct {
 func DefaultLimits() Limits {
 	return Limits{
 		Line: 1 << 20, Lines: 10_000, Input: 32 << 20, Depth: 16, InFlight: 16, Calls: 1000, Sends: 50, Text: 100_000, State: 1 << 20, Keys: 100,
-		File: 20 << 20, Files: 60 << 20, Answer: 4 << 20, Unread: 8 << 20,
+		File: 20 << 20, Files: 60 << 20, Answer: 4 << 20, Answers: 128 << 20, Unread: 8 << 20,
 	}
 }
 
@@ -104,6 +105,7 @@ type Gateway struct {
 	feed      *feed            // nil without an Occasion
 	unread    atomic.Int64     // bytes of answers on their way to the bot
 	asked     atomic.Value     // the method that Asked returns
+	answered  atomic.Int64     // bytes of all answers
 	rewriting sync.Mutex       // held while an answer is taken apart: one at a time bounds the memory
 	taking    sync.Mutex       // held while a file is fetched: likewise; guards files
 	files     int64            // bytes of files that core was handed
@@ -332,6 +334,7 @@ func (g *Gateway) call(ctx context.Context, req request) outcome {
 	if err != nil {
 		return outcome{err: err}
 	}
+	g.answered.Add(int64(len(result)))
 	if len(result) > g.opts.Limits.Answer {
 		return outcome{err: &Error{CodeLimit, fmt.Sprintf("%s: the answer is larger than %d bytes: ask for less at once", req.Method, g.opts.Limits.Answer)}}
 	}
@@ -418,6 +421,9 @@ func (g *Gateway) countCall(r row) error {
 	defer g.mu.Unlock()
 	if g.calls++; g.calls > g.opts.Limits.Calls {
 		return &Error{CodeLimit, fmt.Sprintf("%s: more than %d calls in one run", r.method, g.opts.Limits.Calls)}
+	}
+	if g.answered.Load() > g.opts.Limits.Answers {
+		return &Error{CodeLimit, fmt.Sprintf("%s: more than %d bytes of answers in one run", r.method, g.opts.Limits.Answers)}
 	}
 	return nil
 }

@@ -205,6 +205,7 @@ func TestLimits(t *testing.T) {
 		{"calls", func(o *Options) { o.Limits.Calls = 2 }, []string{send, send, send}, "more than 2 calls in one run"},
 		{"messages", func(o *Options) { o.Limits.Sends = 1 }, []string{send, send}, "more than 1 messages in one run"},
 		{"answers", func(o *Options) { o.Limits.Answer = 3 }, []string{send}, "larger than 3 bytes"},
+		{"all answers", func(o *Options) { o.Limits.Answers, o.Limits.InFlight = 5, 1 }, []string{send, send, send}, "more than 5 bytes of answers in one run"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			answers, err := exchange(t, &recorder{}, test.change, test.lines...)

@@ -102,6 +102,50 @@ def ids():
         bad.append(accounts)
     say("ids: ok" if not bad else "ids: %s" % bad[:5])
 
+def answers():
+    """Apps whose files make core's answers larger than anybody takes: one that is packed to nothing, and one asked for many times at once."""
+    import io, zipfile
+    def app(name, size):
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as z:
+            z.writestr("index.html", "<html/>")
+            z.writestr("big.bin", bytes(size))
+        write("/tmp/%s.xdc" % name, packed.getvalue())
+        return line.call("send_msg", account, msg["chatId"], {"text": name, "file": "/tmp/%s.xdc" % name})["result"]
+    bad = []
+    for size in [4 << 20, 11 << 20, 40 << 20]:
+        answer = line.call("get_webxdc_blob", account, app("app%d" % size, size), "big.bin")
+        if "larger than" not in answer.get("error", {}).get("message", ""):
+            bad.append(str(answer)[:200])
+    say("answers: ok" if not bad else "answers: %s" % bad[:3])
+    five = app("five", 5 << 20)
+    other = Line()
+    for i in range(32):
+        other.socket.sendall(json.dumps({"id": i, "method": "get_webxdc_blob", "params": [account, five, "big.bin"]}).encode() + b"\n")
+    assert all("error" in json.loads(other.answers.readline()) for i in range(32))
+
+def qr():
+    """Codes of others, and what core would do with them."""
+    own = line.call("get_chat_securejoin_qr_code", account, None)["result"]
+    fingerprint = own.split("#")[1].split("&")[0]
+    def there():
+        contacts = [n for n in range(1, 60) if line.passed("get_contact", account, n)]
+        return json.dumps([contacts, line.call("get_chatlist_entries", account, None, None, None)["result"], line.call("get_contact_ids", account, 0, None)["result"]])
+    before, bad = there(), []
+    evil = "&a=eve%40evil.test&n=Eve&i=AAAAAAAAAAA&s=BBBBBBBBBBB"
+    for code in ["mailto:eve@evil.test", "https://i.delta.chat/#" + "A" * 40 + evil, "OPENPGP4FPR:" + "A" * 40 + "#a=eve%40evil.test&n=Eve&i=AAAAAAAAAAA&s=BBBBBBBBBBB",
+                 "DCACCOUNT:https://evil.test/new", "dclogin://eve@evil.test/?p=x&v=1", "DCBACKUP2:x&{}", "socks5://evil.test", "https://t.me/socks?server=evil.test",
+                 "BEGIN:VCARD\nN:Eve\nEMAIL:eve@evil.test\nEND:VCARD", "OPENPGP4FPR:" + fingerprint, " " + own, "https://i.delta.chat/#" + fingerprint + "00" + evil,
+                 "https://evil.test/#" + fingerprint + evil, ""]:
+        if line.passed("check_qr", account, code):
+            bad.append(code)
+    line.call("check_qr", account, "https://i.delta.chat/#" + fingerprint + evil)
+    line.call("check_qr", account, own)
+    line.call("create_qr_svg", "mailto:eve@evil.test")
+    if there() != before:
+        bad.append("%s became %s" % (before, there()))
+    say("qr: ok" if not bad else "qr: %s" % bad)
+
 def tried(attempt, *args):
     try:
         attempt(*args)
