@@ -28,7 +28,7 @@ func (t *table) schedules(least time.Duration) []string {
 			lines, parsed = append(lines, line), append(parsed, *s)
 		}
 	}
-	if clash := schedule.FindClash(parsed, least); clash != nil && len(parsed) == len(tables) {
+	if clash := schedule.FindClash(parsed, least, schedule.Thorough); clash != nil && len(parsed) == len(tables) {
 		tables[clash.Of].fault("cron", tooDense(*clash, least), fmt.Sprintf("leave %s between any two runs, such as cron = %q", FormatGap(least), sparse(least)))
 	}
 	return lines

@@ -160,7 +160,7 @@ func (a *actor) rule(b ledger.Bot, lines map[string]schedule.Schedule) schedule.
 		for _, s := range lines {
 			all = append(all, s)
 		}
-		a.clash = clash{true, b.Digest, schedule.FindClash(all, r.Least) != nil}
+		a.clash = clash{true, b.Digest, schedule.FindClash(all, r.Least, schedule.Cursory) != nil}
 	}
 	if a.clash.found {
 		r.Least *= time.Duration(len(lines))

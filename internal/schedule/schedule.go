@@ -61,10 +61,15 @@ type Clash struct {
 	Gap time.Duration // 0: at the same time
 }
 
+// Instants that FindClash looks at: each takes about a microsecond.
+const (
+	Thorough = 100_000
+	Cursory  = 5000
+)
+
 // FindClash looks for two instants, of one schedule or of two, that are less than least apart. It looks at five years, and at most at
-// 100,000 instants. It returns nil if there is none.
-func FindClash(list []Schedule, least time.Duration) *Clash {
-	const most = 100_000
+// so many instants. It returns nil if there is none.
+func FindClash(list []Schedule, least time.Duration, most int) *Clash {
 	end := someDay().AddDate(5, 0, 0)
 	next := make([]time.Time, len(list))
 	for i, s := range list {

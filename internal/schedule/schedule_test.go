@@ -97,7 +97,7 @@ func TestClashes(t *testing.T) {
 		for _, line := range test.lines {
 			list = append(list, parse(t, line))
 		}
-		clash := FindClash(list, test.least)
+		clash := FindClash(list, test.least, Thorough)
 		switch {
 		case clash == nil && test.of < 0:
 		case clash == nil || test.of < 0 || clash.Of != test.of || clash.Gap != test.gap:
