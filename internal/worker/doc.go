@@ -60,7 +60,8 @@
 //	  async scheduled(event, env, ctx) {},
 //	}
 //
-// A string that a handler returns is sent to the chat as the reply. An event without a handler is fine, and does nothing.
+// A string that a handler returns is sent to the chat as the reply. An event without a handler is fine, and does nothing; but
+// a schedule without one is an error.
 // Each run starts afresh: what must last goes into env.storage.
 //
 // msg, a message to the bot:

@@ -161,6 +161,12 @@ func TestOtherEvents(t *testing.T) {
 		`get_basic_chat_info[1,4]`, `send_msg[1,4,{"text":"tack"}]`,
 		`get_contact[1,5]`, `create_chat_by_contact_id[1,5]`, `send_msg[1,105,{"text":"tock"}]`)
 
+	h = newHost(t, "export default {}", "")
+	h.job["event"], h.job["schedule"] = "scheduled", map[string]any{}
+	if h.run(); h.done.Status != "RE" || h.done.Message != "main.js:1:1: Error: main.js has no scheduled handler, and bot.toml has a [[schedule]]: export the one, or remove the other" {
+		t.Errorf("%+v", h.done)
+	}
+
 	newHost(t, script, "").run().wantOK().wantLog("main.js has no message handler: nothing was run\n")
 
 	h = newHost(t, "export default { scheduled() {\n return 'x' } }", "")

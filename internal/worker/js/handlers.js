@@ -194,6 +194,9 @@
     const handlers = namespace.default
     if (typeof handlers !== 'object' || handlers === null) throw new Error(host.noHandlers())
     const handler = handlers[job.event]
+    if (handler === undefined && job.event === 'scheduled') {
+      throw new Error(`${job.main} has no scheduled handler, and bot.toml has a [[schedule]]: export the one, or remove the other`)
+    }
     if (handler === undefined) return host.log('', `${job.main} has no ${job.event} handler: nothing was run`)
     if (typeof handler !== 'function') throw new TypeError(`${job.event} must be a function`)
     const waits = []
