@@ -74,8 +74,8 @@ func (w *world) scheduledRuns(address bot.Address) []ledger.Run {
 	return runs
 }
 
-// TestScheduledRun: what was missed while the host was down is run once. The bot writes to who has written to it and not to who has
-// stopped it.
+// TestScheduledRun: what was missed while the host was down is run once. The bot writes to who has written to it, and into their
+// group, but not to who has stopped it.
 func TestScheduledRun(t *testing.T) {
 	w := newWorld(t)
 	address, invite := w.start("poster001", onNewYear(script("Poster", poster)))
@@ -85,15 +85,22 @@ func TestScheduledRun(t *testing.T) {
 	ada.expect("noted")
 	bob.say(bobs, "hello")
 	bob.expect("noted")
+	group := ada.group("Club", chat, ada.meet(bob))
+	ada.say(group, "@Poster hello all")
+	ada.expect("noted")
+	bob.expect("@Poster hello all")
+	bob.expect("noted")
 	bob.say(bobs, "/stop")
 	if m := bob.hear(); !strings.Contains(m.Text, "/start") {
 		t.Errorf("the answer to /stop is %q", m.Text)
 	}
-	w.awaitJobs(address, 7) // two handshakes each
+	w.awaitJobs(address, 8) // two handshakes each
 	w.stop()
 
 	w.due(address)
-	ada.expect("tick first")
+	if one, two := ada.expect("tick first"), ada.expect("tick first"); one.ChatID == two.ChatID {
+		t.Errorf("both came in one chat: %+v, %+v", one, two)
+	}
 	runs := w.scheduledRuns(address)
 	if len(runs) != 1 || runs[0].Record.Status != bot.RunOK || runs[0].Record.Schedule != newYear || runs[0].Record.CPU <= 0 || !runs[0].Committed {
 		t.Fatalf("the runs of the schedule are %+v, want one", runs)
@@ -103,6 +110,7 @@ func TestScheduledRun(t *testing.T) {
 	}
 	w.stop()
 	w.due(address)
+	ada.expect("tick again")
 	ada.expect("tick again")
 	if runs := w.scheduledRuns(address); len(runs) != 2 {
 		t.Errorf("%d runs after the schedule came twice", len(runs))
