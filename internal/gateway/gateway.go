@@ -36,6 +36,7 @@ import (
 // Core is the part of core's client that the gateway needs.
 type Core interface {
 	Raw(ctx context.Context, method string, params json.RawMessage) (json.RawMessage, error)
+	Done() <-chan struct{} // closed when core has ended: no call reaches it any more
 }
 
 // Files moves files between the bot's sandbox and core's.
@@ -389,7 +390,11 @@ func (g *Gateway) ask(ctx context.Context, method string, params any) (json.RawM
 	if err != nil {
 		return nil, err
 	}
-	g.asked.Store(method)
+	select {
+	case <-g.opts.Core.Done(): // by another's doing
+	default:
+		g.asked.Store(method)
+	}
 	result, err := g.opts.Core.Raw(ctx, method, raw)
 	if err != nil {
 		return nil, g.coreError(method, err)
@@ -397,7 +402,7 @@ func (g *Gateway) ask(ctx context.Context, method string, params any) (json.RawM
 	return result, nil
 }
 
-// Asked is the method that core was asked last because of the bot, or "". Where it is not empty, a failure of core's may be the bot's doing.
+// Asked is the method that core, while it lived, was asked last because of the bot, or "". Where it is not empty, a failure of core's may be the bot's doing.
 func (g *Gateway) Asked() string {
 	method, _ := g.asked.Load().(string)
 	return method

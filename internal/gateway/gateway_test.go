@@ -19,6 +19,7 @@ type recorder struct {
 	calls   []string
 	answers map[string]string
 	block   chan struct{} // when set, calls wait for it
+	dead    chan struct{} // what Done returns
 }
 
 func (r *recorder) Raw(ctx context.Context, method string, params json.RawMessage) (json.RawMessage, error) {
@@ -41,6 +42,8 @@ func (r *recorder) Raw(ctx context.Context, method string, params json.RawMessag
 	}
 	return json.RawMessage("null"), nil
 }
+
+func (r *recorder) Done() <-chan struct{} { return r.dead }
 
 func (r *recorder) reached() []string {
 	r.mu.Lock()
@@ -229,6 +232,27 @@ func TestBrokenProtocolEndsTheRun(t *testing.T) {
 		}
 		if len(core.reached()) > 0 {
 			t.Errorf("%s: reached core", name)
+		}
+	}
+}
+
+// TestAsked: a core that had ended before it was called has not died of the call.
+func TestAsked(t *testing.T) {
+	dead := make(chan struct{})
+	close(dead)
+	for _, test := range []struct {
+		line string
+		core *recorder
+		want string
+	}{
+		{`{"id":1,"method":"can_send","params":[7,12]}`, &recorder{}, "can_send"},
+		{`{"id":1,"method":"can_send","params":[7,12]}`, &recorder{dead: dead}, ""},
+		{`{"id":1,"method":"configure","params":[7]}`, &recorder{}, ""},
+		{`{"id":1,"method":"is_configured","params":[7]}`, &recorder{}, ""},
+	} {
+		g := New(Options{Core: test.core, Account: 7, Limits: DefaultLimits()})
+		if err := g.Serve(t.Context(), strings.NewReader(test.line+"\n"), io.Discard); err != nil || g.Asked() != test.want {
+			t.Errorf("%s: asked %q, want %q, %v", test.line, g.Asked(), test.want, err)
 		}
 	}
 }

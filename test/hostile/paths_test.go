@@ -476,6 +476,8 @@ func (v *verdict) notify(method string, params json.RawMessage) {
 // deafCore is a core that has nothing to tell.
 type deafCore struct{}
 
+func (deafCore) Done() <-chan struct{} { return nil }
+
 func (deafCore) Raw(_ context.Context, method string, _ json.RawMessage) (json.RawMessage, error) {
 	if strings.HasPrefix(method, "send_") || method == "misc_send_text_message" {
 		return json.RawMessage("101"), nil
