@@ -213,16 +213,33 @@ func host(err error) error {
 	return hostFault{err}
 }
 
-// blame says whose an error after the mail was shown is: the host's, the bot's, where core had worked for it, or the mail's.
-func (p *program) blame(ctx context.Context, c *coreSide, run *bot.RunRecord, err error) error {
-	var failed *runFailed
-	var fault hostFault
+// culprit is whose an error after the mail was shown is.
+type culprit int
+
+const (
+	hosts culprit = iota // or it says so itself
+	bots                 // core had worked for it
+	mails
+)
+
+// whose judges an error. asked is what core was asked last because of the bot.
+func whose(ctx context.Context, err error, asked string) culprit {
 	switch {
-	case errors.As(err, &failed), errors.As(err, &fault), ctx.Err() == context.Canceled, fullOrBroken(err):
-		return err
+	case errors.As(err, new(*runFailed)), errors.As(err, new(hostFault)), ctx.Err() == context.Canceled, fullOrBroken(err):
+		return hosts
+	case asked != "" && !errors.As(err, new(ownDeath)):
+		return bots
 	}
-	if method := p.asked(); method != "" && !errors.As(err, new(ownDeath)) {
-		return p.failedCore(c, run, method, err)
+	return mails
+}
+
+// blame gives an error to whose it is.
+func (p *program) blame(ctx context.Context, c *coreSide, run *bot.RunRecord, err error) error {
+	switch asked := p.asked(); whose(ctx, err, asked) {
+	case hosts:
+		return err
+	case bots:
+		return p.failedCore(c, run, asked, err)
 	}
 	return fmt.Errorf("%w: %w", ErrMail, err)
 }

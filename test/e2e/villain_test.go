@@ -261,6 +261,13 @@ if "ghost" in text:
                 time.sleep(0.5)
         os._exit(0)
     os._exit(0)
+if "sealed" in text:
+    for attempt in [lambda: open(os.environ["MAYFLY_ATTACHMENT"], "a"), lambda: os.unlink(os.environ["MAYFLY_ATTACHMENT"]), lambda: open("/attachments/x", "w")]:
+        try:
+            attempt()
+            print("an attempt succeeded")
+        except OSError:
+            pass
 if "endless" in text:
     while True: sys.stdout.write("x" * 65536)
 print("honest: ok")
@@ -274,6 +281,10 @@ print("honest: ok")
 	if r := w.run(address).Record; r.Wall > 4*time.Second {
 		t.Errorf("the run took %s: it waited for what its program left", r.Wall)
 	}
+	if _, err := ada.SendMsg(w.ctx, ada.Account, chat, core.MessageData{Text: "sealed", File: w.write("in.txt", "an attachment")}); err != nil {
+		t.Fatal(err)
+	}
+	ada.expect("honest: ok")
 	ada.say(chat, "endless")
 	if m := ada.hear(); !strings.HasPrefix(m.Text, "Sorry, ") {
 		t.Errorf("heard %q", m.Text)
