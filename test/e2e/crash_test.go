@@ -86,6 +86,8 @@ func buildToCrash(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
+	before := binaries
+	t.Cleanup(func() { binaries = before })
 	binaries = dir
 }
 

@@ -105,7 +105,9 @@ func TestScheduledRun(t *testing.T) {
 	if len(runs) != 1 || runs[0].Record.Status != bot.RunOK || runs[0].Record.Schedule != newYear || runs[0].Record.CPU <= 0 || !runs[0].Committed {
 		t.Fatalf("the runs of the schedule are %+v, want one", runs)
 	}
-	if log := runs[0].Record.Log; !strings.Contains(log, newYear+" number null") || strings.Count(log, "not sent:") != 1 {
+	r := runs[0]
+	t.Logf("a scheduled run of %s, %s of CPU, the session took %s, core %s of CPU", r.Record.Wall, r.Record.CPU, r.Ended.Sub(r.Started), r.Record.CoreCPU)
+	if log := r.Record.Log; !strings.Contains(log, newYear+" number null") || strings.Count(log, "not sent:") != 1 {
 		t.Errorf("the bot logged %q, want the event, and that one who has stopped it was refused", log)
 	}
 	w.stop()
