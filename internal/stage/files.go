@@ -25,7 +25,8 @@ var (
 // maxDepth is how deep a directory may be nested to be collected.
 const maxDepth = 32
 
-// unpack writes a tar archive of regular files and directories below dir, with that mode.
+// unpack writes a tar archive of regular files and directories below dir, with that mode. Files keep their times: core deletes only what
+// was not made within the last hour.
 func unpack(dir string, mode os.FileMode, r io.Reader) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -45,6 +46,9 @@ func unpack(dir string, mode os.FileMode, r io.Reader) error {
 			err = root.MkdirAll(path.Clean(h.Name), 0o700)
 		case tar.TypeReg:
 			err = writeFile(root, path.Clean(h.Name), h.Size, mode, tr)
+			if err == nil && h.ModTime.Unix() > 0 {
+				err = root.Chtimes(path.Clean(h.Name), h.ModTime, h.ModTime)
+			}
 		default:
 			err = fmt.Errorf("%s: an entry of type %q: only files and directories", h.Name, h.Typeflag)
 		}
