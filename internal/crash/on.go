@@ -24,13 +24,17 @@ func At(s Step) {
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {}
 	}
-	killed := 0
-	for _, pid := range below(os.Getpid()) {
+	_ = os.WriteFile(file+".killed", []byte(strconv.Itoa(Kill(os.Getpid(), victim))), 0o600)
+}
+
+// Kill kills every victim below a daemon, and returns how many there were.
+func Kill(daemon int, victim string) (killed int) {
+	for _, pid := range below(daemon) {
 		if isA(pid, victim) && syscall.Kill(pid, syscall.SIGKILL) == nil {
 			killed++
 		}
 	}
-	_ = os.WriteFile(file+".killed", []byte(strconv.Itoa(killed)), 0o600)
+	return killed
 }
 
 // below lists all descendants of a process.

@@ -21,9 +21,9 @@ import (
 // victims are who is killed at a step: what works on a mail then.
 func victims(s crash.Step) []string {
 	switch s {
-	case crash.Up, crash.Presented, crash.Told:
+	case crash.Up, crash.Presented, crash.Told, crash.Entered, "":
 		return []string{"daemon", "broker", "stage", "core", "worker"}
-	case crash.Entered, crash.Answered:
+	case crash.Answered:
 		return []string{"daemon", "broker", "stage", "core"} // the worker of a bot that has answered is on its way out
 	case crash.Drained, crash.Read:
 		return []string{"daemon", "broker", "stage"}
@@ -31,33 +31,47 @@ func victims(s crash.Step) []string {
 	return []string{"daemon", "broker"}
 }
 
-// kill is one to be carried out. A step that is empty is the daemon's death at a random time.
+// kill is one to be carried out. A step that is empty is death at a random time.
 type kill struct {
 	step   crash.Step
 	victim string
 }
 
-// crashCount is what became of the mails that were under way at kills.
-type crashCount struct{ kills, lost, doubled int }
+// crashCount is what became of the mails that were under way at kills. A kill that found nobody to kill is a miss.
+type crashCount struct{ kills, missed, lost, doubled int }
 
-// TestCrash kills every process at every step, and the daemon at random times besides, as often as CRASH_KILLS says; every message has
-// one reply. It prints the table.
+// planned are so many kills: every victim at every step in turn, and as many at random times, if they are enough.
+func planned(total int) []kill {
+	var steps, times []kill
+	for _, s := range crash.Steps() {
+		for _, v := range victims(s) {
+			steps = append(steps, kill{s, v})
+		}
+	}
+	for _, v := range victims("") {
+		times = append(times, kill{"", v})
+	}
+	var kills []kill
+	for i := range total {
+		if whole := i / len(steps); whole%2 == 0 {
+			kills = append(kills, steps[i%len(steps)])
+		} else {
+			kills = append(kills, times[i%len(times)])
+		}
+	}
+	rand.New(rand.NewPCG(1, 2)).Shuffle(len(kills), func(i, j int) { kills[i], kills[j] = kills[j], kills[i] })
+	return kills
+}
+
+// TestCrash kills every process at every step and at random times, as often as CRASH_KILLS says; every message has one reply. It prints
+// the table. That no process, control group, mount or file is left, TestMain and checkState see.
 func TestCrash(t *testing.T) {
 	total, err := strconv.Atoi(os.Getenv("CRASH_KILLS"))
 	if err != nil {
 		t.Fatalf("CRASH_KILLS is how many kills: %v", err)
 	}
 	buildToCrash(t)
-	var kills []kill
-	for len(kills) < total {
-		for _, s := range crash.Steps() {
-			for _, v := range victims(s) {
-				kills = append(kills, kill{s, v}, kill{"", "daemon"})
-			}
-		}
-	}
-	rand.Shuffle(len(kills), func(i, j int) { kills[i], kills[j] = kills[j], kills[i] })
-	kills = kills[:total]
+	kills := planned(total)
 	var mu sync.Mutex
 	counts := map[kill]crashCount{}
 	const worlds = 3
@@ -69,7 +83,7 @@ func TestCrash(t *testing.T) {
 					mu.Lock()
 					defer mu.Unlock()
 					sum := counts[k]
-					counts[k] = crashCount{sum.kills + c.kills, sum.lost + c.lost, sum.doubled + c.doubled}
+					counts[k] = crashCount{sum.kills + c.kills, sum.missed + c.missed, sum.lost + c.lost, sum.doubled + c.doubled}
 				})
 			})
 		}
@@ -93,7 +107,8 @@ func buildToCrash(t *testing.T) {
 
 func printCrashes(t *testing.T, counts map[kill]crashCount) {
 	var passed, failed int
-	fmt.Printf("%-12s %-8s %6s %6s %8s\n", "step", "killed", "kills", "lost", "doubled")
+	var all crashCount
+	fmt.Printf("%-12s %-8s %6s %6s %6s %8s\n", "step", "killed", "kills", "missed", "lost", "doubled")
 	for _, s := range append(crash.Steps(), "") {
 		for _, v := range victims(s) {
 			c := counts[kill{s, v}]
@@ -104,7 +119,8 @@ func printCrashes(t *testing.T, counts map[kill]crashCount) {
 			if c.kills == 0 {
 				continue
 			}
-			fmt.Printf("%-12s %-8s %6d %6d %8d\n", name, v, c.kills, c.lost, c.doubled)
+			all = crashCount{all.kills + c.kills, all.missed + c.missed, all.lost + c.lost, all.doubled + c.doubled}
+			fmt.Printf("%-12s %-8s %6d %6d %6d %8d\n", name, v, c.kills, c.missed, c.lost, c.doubled)
 			if c.lost+c.doubled > 0 {
 				failed++
 				t.Errorf("killed %s at %s: %d lost, %d doubled", v, name, c.lost, c.doubled)
@@ -113,7 +129,7 @@ func printCrashes(t *testing.T, counts map[kill]crashCount) {
 			}
 		}
 	}
-	fmt.Printf("%d passed, %d failed\n", passed, failed)
+	fmt.Printf("%-12s %-8s %6d %6d %6d %8d\n%d passed, %d failed\n", "", "all", all.kills, all.missed, all.lost, all.doubled, passed, failed)
 }
 
 const much = `
@@ -135,9 +151,8 @@ func crashWorld(t *testing.T, n int, kills []kill, count func(kill, crashCount))
 		text := strconv.Itoa(i)
 		w.arm(k)
 		ada.say(chat, text)
-		w.carryOut(k)
+		c := crashCount{kills: 1, missed: w.carryOut(k)}
 		replies := ada.repliesTo(text)
-		c := crashCount{kills: 1}
 		switch {
 		case replies == 0:
 			c.lost = 1
@@ -157,6 +172,7 @@ func crashWorld(t *testing.T, n int, kills []kill, count func(kill, crashCount))
 func (w *world) arm(k kill) {
 	w.t.Helper()
 	_ = os.Remove(w.crash + ".done")
+	_ = os.Remove(w.crash + ".killed")
 	if k.step == "" {
 		return
 	}
@@ -165,34 +181,64 @@ func (w *world) arm(k kill) {
 	}
 }
 
-// carryOut returns when the kill has happened, and the host runs again where it died of it.
-func (w *world) carryOut(k kill) {
+// carryOut returns when the kill has happened, and the host runs again where it died of it. It returns 1 where nobody was there to be
+// killed, which for a step that the victim has a part in is an error.
+func (w *world) carryOut(k kill) (missed int) {
 	w.t.Helper()
 	if k.step == "" {
-		time.Sleep(rand.N(600 * time.Millisecond))
-		w.kill()
-		w.serve()
-		return
+		return w.strike(k.victim)
 	}
 	for start := time.Now(); ; time.Sleep(5 * time.Millisecond) {
 		if _, err := os.Stat(w.crash + ".done"); err == nil {
 			break
 		}
-		if time.Since(start) > time.Minute {
+		if time.Since(start) > 3*time.Minute {
 			w.t.Fatalf("the step %q was not reached\n%s", k.step, w.log)
 		}
 	}
 	if k.victim == "daemon" || k.victim == "broker" {
 		w.end(false)
 		w.serve()
+		return 0
 	}
+	err := w.poll(func() bool { _, err := os.Stat(w.crash + ".killed"); return err == nil })
+	text, err2 := os.ReadFile(w.crash + ".killed")
+	if err != nil || err2 != nil {
+		w.t.Fatalf("nobody says whom the kill at %q met: %v, %v", k.step, err, err2)
+	}
+	if string(text) != "0" {
+		return 0
+	}
+	if k != (kill{crash.Entered, "worker"}) { // which may have answered and ended
+		w.t.Errorf("there was no %s to be killed at %q", k.victim, k.step)
+	}
+	return 1
+}
+
+// strike kills at a random time from when a message was said.
+func (w *world) strike(victim string) (missed int) {
+	w.t.Helper()
+	time.Sleep(rand.N(600 * time.Millisecond))
+	if victim == "daemon" {
+		w.kill()
+		w.serve()
+		return 0
+	}
+	if crash.Kill(w.command.Process.Pid, victim) == 0 {
+		missed = 1
+	}
+	if victim == "broker" {
+		w.end(false)
+		w.serve()
+	}
+	return missed
 }
 
 // repliesTo waits for a reply, and a moment for a second one.
 func (p *person) repliesTo(text string) int {
 	p.w.t.Helper()
 	n := 0
-	for wait := time.Minute; ; wait = 100 * time.Millisecond {
+	for wait := 3 * time.Minute; ; wait = 100 * time.Millisecond {
 		ctx, cancel := context.WithTimeout(p.w.ctx, wait)
 		m, err := p.Next(ctx)
 		cancel()
