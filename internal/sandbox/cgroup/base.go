@@ -2,6 +2,7 @@ package cgroup
 
 import (
 	"bufio"
+	"crypto/rand"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -148,12 +149,41 @@ func (b base) sweep() {
 	}
 	for _, dir := range dirs {
 		for _, child := range children(dir) {
-			rest, ok := strings.CutPrefix(filepath.Base(child), prefix)
-			n, _, _ := strings.Cut(rest, "-")
-			pid, err := strconv.Atoi(n)
-			if ok && err == nil && unix.Kill(pid, 0) == unix.ESRCH {
+			if orphaned(filepath.Base(child)) {
 				_ = removeAll(child)
 			}
 		}
 	}
+}
+
+// treeName tells who made a Tree: a process's id, and when that process was started, for ids come again.
+func treeName() string {
+	pid := os.Getpid()
+	return fmt.Sprintf("%s%d-%s-%s", prefix, pid, startOf(pid), strings.ToLower(rand.Text()[:8]))
+}
+
+// orphaned reports whether a name is that of a Tree whose maker is dead.
+func orphaned(name string) bool {
+	rest, ours := strings.CutPrefix(name, prefix)
+	parts := strings.Split(rest, "-")
+	pid, err := strconv.Atoi(parts[0])
+	if !ours || err != nil || len(parts) < 2 {
+		return false
+	}
+	if unix.Kill(pid, 0) == unix.ESRCH {
+		return true
+	}
+	start := startOf(pid)
+	return len(parts) == 3 && start != "" && start != parts[1]
+}
+
+// startOf is when a process was started, in ticks since the boot; "" where that cannot be read.
+func startOf(pid int) string {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:])) // a name may have spaces
+	const start = 22 - 3
+	if err != nil || len(fields) <= start {
+		return ""
+	}
+	return fields[start]
 }

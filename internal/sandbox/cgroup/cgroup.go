@@ -1,6 +1,6 @@
 // Package cgroup gives every run a control group of its own, on cgroup v2 or on v1 hierarchies.
 //
-// A Tree is a subtree that we own, called mayfly-<pid>-<random> after the process that made it:
+// A Tree is a subtree that we own, called mayfly-<pid>-<its start>-<random> after the process that made it:
 //
 //	v2:  <base>/<tree>/broker         the broker itself
 //	     <base>/<tree>/runs           what bounds all runs together
@@ -19,7 +19,6 @@ package cgroup
 import (
 	"bufio"
 	"bytes"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -89,7 +88,7 @@ func Prepare(uid, gid int, most Ceilings) (*Tree, error) {
 		return nil, err
 	}
 	b.sweep()
-	name := fmt.Sprintf("%s%d-%s", prefix, os.Getpid(), strings.ToLower(rand.Text()[:8]))
+	name := treeName()
 	if b.v2 != "" {
 		return prepareV2(b.v2, name, uid, gid, most)
 	}

@@ -172,22 +172,29 @@ func TestPrepareSweeps(t *testing.T) {
 	}
 	dead := filepath.Join(base, prefix+strconv.Itoa(gone.Process.Pid)+"-x")
 	alive := filepath.Join(base, prefix+strconv.Itoa(os.Getppid())+"-x")
-	for _, dir := range []string{dead, filepath.Join(dead, "run"), alive} {
+	again := filepath.Join(base, prefix+strconv.Itoa(os.Getppid())+"-1-x") // of a process whose id came again
+	still := filepath.Join(base, prefix+strconv.Itoa(os.Getppid())+"-"+startOf(os.Getppid())+"-x")
+	for _, dir := range []string{dead, filepath.Join(dead, "run"), alive, again, still} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
 	defer os.Remove(alive)
+	defer os.Remove(still)
 	tree, err := Prepare(os.Geteuid(), os.Getegid(), Ceilings{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer tree.Remove()
-	if _, err := os.Stat(dead); !os.IsNotExist(err) {
-		t.Errorf("%s is left: %v", dead, err)
+	for _, dir := range []string{dead, again} {
+		if _, err := os.Stat(dir); !os.IsNotExist(err) {
+			t.Errorf("%s is left: %v", dir, err)
+		}
 	}
-	if _, err := os.Stat(alive); err != nil {
-		t.Error(err)
+	for _, dir := range []string{alive, still} {
+		if _, err := os.Stat(dir); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
