@@ -244,6 +244,7 @@ type actor struct {
 	budget   *budget
 	waitlist waitlist
 	refused  []ledger.Refusal                 // to be counted and deleted
+	unpaid   []func(context.Context) error    // what the ledger could not take down, to be done in the next turn
 	waiting  time.Duration                    // until mail that waits may be looked at; 0: none does
 	tellAt   time.Time                        // when the author is to be told of what has failed; zero: nothing is known of any
 	words    map[ledger.Subject]*rate.Limiter // of the host's own answers
@@ -370,6 +371,9 @@ func (a *actor) hangUp() {
 
 // turn works off everything that waits for this bot.
 func (a *actor) turn(ctx context.Context, wakes Wake, wokenAt time.Time) error {
+	if err := a.pay(ctx); err != nil {
+		return err
+	}
 	if wakes != 0 {
 		a.worked = false
 		if err := a.connect(ctx); err != nil {
@@ -508,6 +512,25 @@ func (a *actor) mails(ctx context.Context, wokenAt time.Time) error {
 	}
 	for whose, n := range a.waitlist.added {
 		a.log.Info("mail waits: over a budget", "budget", whose, "mails", n, "for", a.waiting.Round(time.Second))
+	}
+	return nil
+}
+
+// owe does something to the ledger: now or, where the disk is full or fails, in the next turn, before anything else.
+func (a *actor) owe(ctx context.Context, do func(context.Context) error) error {
+	err := do(ctx)
+	if err != nil && !errors.Is(err, ledger.ErrJobState) {
+		a.unpaid = append(a.unpaid, do)
+	}
+	return err
+}
+
+func (a *actor) pay(ctx context.Context) error {
+	for len(a.unpaid) > 0 {
+		if err := a.unpaid[0](ctx); err != nil && !errors.Is(err, ledger.ErrJobState) { // the bot's jobs may be gone with it
+			return err
+		}
+		a.unpaid = a.unpaid[1:]
 	}
 	return nil
 }

@@ -275,7 +275,8 @@ func (a *actor) clear(ctx context.Context, job ledger.Job) error {
 		return err
 	}
 	crash.At(crash.Deleted)
-	if err := a.d.opts.Ledger.Cleared(ctx, job.ID); err != nil {
+	// Once the mail is deleted, no look at the INBOX reminds of the job.
+	if err := a.owe(ctx, func(ctx context.Context) error { return a.d.opts.Ledger.Cleared(ctx, job.ID) }); err != nil {
 		return err
 	}
 	crash.At(crash.Cleared)
@@ -324,7 +325,8 @@ func (a *actor) failed(ctx context.Context, w session.Work, cause error) error {
 		return errors.Join(a.d.opts.Ledger.Fail(ctx, []int64{w.Job.ID}, again.Record, false), over)
 	}
 	if stopped || !errors.Is(cause, session.ErrMail) {
-		cause = errors.Join(cause, a.d.opts.Ledger.Forgive(ctx, w.Job.ID))
+		// Not forgiven for want of space, five times, the mail would be set aside.
+		cause = errors.Join(cause, a.owe(ctx, func(ctx context.Context) error { return a.d.opts.Ledger.Forgive(ctx, w.Job.ID) }))
 	}
 	if stopped {
 		return cause

@@ -249,7 +249,7 @@ func (a *actor) scheduleFailed(ctx context.Context, w session.Work, cause error)
 		return a.d.opts.Ledger.FailSchedule(ctx, a.account, s.Instant, again.Record, false)
 	}
 	if stopped || !errors.Is(cause, session.ErrMail) {
-		cause = errors.Join(cause, a.d.opts.Ledger.ForgiveSchedule(ctx, a.account, s.Instant))
+		cause = errors.Join(cause, a.owe(ctx, func(ctx context.Context) error { return a.d.opts.Ledger.ForgiveSchedule(ctx, a.account, s.Instant) }))
 	}
 	if stopped {
 		return cause
