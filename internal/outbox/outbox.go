@@ -134,6 +134,23 @@ func (o *Outbox) Discard(path string) error {
 	return nil
 }
 
+// DiscardUnnamed deletes those of some staged files that the ledger does not name: of commits that have failed, when a later one has not.
+func (o *Outbox) DiscardUnnamed(ctx context.Context, paths []string) error {
+	named, err := o.ledger.OutboxPaths(ctx)
+	if err != nil {
+		return o.failed("discard", err)
+	}
+	for _, path := range paths {
+		if !slices.Contains(named, path) {
+			err = errors.Join(err, o.remove(path))
+		}
+	}
+	if err != nil {
+		return o.failed("discard", err)
+	}
+	return nil
+}
+
 func (o *Outbox) remove(path string) error {
 	if err := o.root.Remove(path); !errors.Is(err, fs.ErrNotExist) {
 		return err

@@ -32,6 +32,8 @@ func (b *bodies) Stage([]byte) (string, error) {
 
 func (b *bodies) Discard(string) error { return nil }
 
+func (b *bodies) DiscardUnnamed(context.Context, []string) error { return nil }
+
 // newSpeaker makes a runner that can write to people, and a bot whose account holds ada's key.
 func newSpeaker(t *testing.T) (*Runner, *ledger.Ledger, ledger.Bot, bot.Fingerprint) {
 	t.Helper()

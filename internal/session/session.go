@@ -55,6 +55,7 @@ type Ledger interface {
 type Outbox interface {
 	Stage(data []byte) (path string, err error)
 	Discard(path string) error
+	DiscardUnnamed(ctx context.Context, paths []string) error
 }
 
 // Keys keeps the bots' secret keys, which the gate needs.
@@ -106,10 +107,13 @@ type Options struct {
 }
 
 // Runner runs sessions. It may run sessions of different bots at the same time.
-type Runner struct{ Options }
+type Runner struct {
+	Options
+	doubtful doubtful
+}
 
 // New makes a Runner.
-func New(o Options) *Runner { return &Runner{o} }
+func New(o Options) *Runner { return &Runner{Options: o} }
 
 // Work is one session to run.
 type Work struct {
@@ -385,6 +389,7 @@ func (r *Runner) commit(ctx context.Context, w Work, run *bot.RunRecord, end end
 	for i := range outgoing {
 		outgoing[i].Exempt = w.Job.Kind == kindHandshake
 	}
+	doubtful := r.doubtful.take()
 	crash.At(crash.Staged)
 	if run != nil {
 		run.Schedule, run.Unsent = w.Schedule.cron(), end.unsent
@@ -396,8 +401,10 @@ func (r *Runner) commit(ctx context.Context, w Work, run *bot.RunRecord, end end
 		Started: started, Ended: time.Now(),
 	})
 	if err != nil {
+		r.doubtful.put(doubtful)
 		return Outcome{}, r.uncommitted(w.Bot, outgoing, err)
 	}
+	r.settle(ctx, doubtful)
 	w.Timeline.Mark("commit")
 	crash.At(crash.Committed)
 	r.sweep(w.Bot.Address, end.account, end.folder)
@@ -412,12 +419,14 @@ func (e ending) stop(job ledger.Job) *ledger.Word {
 	return &ledger.Word{Contact: job.Sender, Address: job.From, Stop: true}
 }
 
-// uncommitted cleans up after a commit that the ledger refused. After any other failure nobody knows what the disk holds: the
-// next start, which reads the ledger anew, deletes what it does not name.
+// uncommitted cleans up after a commit that the ledger refused. After any other failure nobody knows what the disk holds, until a
+// later commit has taken its place: then, or at the next start, what the ledger does not name is deleted.
 func (r *Runner) uncommitted(b ledger.Bot, outgoing []ledger.Outgoing, err error) error {
 	if errors.Is(err, ledger.ErrRemoved) || errors.Is(err, ledger.ErrStale) || errors.Is(err, ledger.ErrJobState) {
 		r.discard(outgoing)
 		r.sweep(b.Address, b.Account, b.Storage)
+	} else {
+		r.doubtful.add(outgoing)
 	}
 	return fmt.Errorf("commit: %w", err)
 }
