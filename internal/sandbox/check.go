@@ -205,7 +205,10 @@ func runProbe(ctx context.Context, c *Client, spec Spec) ([]report, Exit, Result
 	if err != nil {
 		return nil, Exit{}, Result{}, err
 	}
-	if err := s.Start("probe"); err != nil {
+	if err := s.Start("probe"); errors.Is(err, ErrDead) { // it was killed before the stage could say that it runs
+		result, err := s.Close()
+		return nil, Exit{}, result, err
+	} else if err != nil {
 		_, closeErr := s.Close()
 		return nil, Exit{}, Result{}, errors.Join(err, closeErr)
 	}
