@@ -79,8 +79,8 @@ KILLS = 100
 crash: build
 	$(DELEGATE) env CRASH_KILLS=$(KILLS) $(GO) test -tags crash -count=1 -v -timeout 60m -run '^TestCrash(Scheduled)?$$' ./test/e2e
 
-# Fails every system call by which Mayfly's state gets onto the disk: `make test` takes one of equal calls, this takes twenty. About
-# half an hour; it prints a table.
+# Fails every system call by which Mayfly's state gets onto the disk, in each part and in a whole host: `make test` takes one of equal
+# calls, this takes up to twenty. It prints tables, and takes about half an hour.
 .PHONY: faults
 faults: build
-	MAYFLY_FAULTS=20 $(GO) test -count=1 -v -timeout 120m -run '^TestEveryCall$$' ./test/faults
+	$(DELEGATE) env MAYFLY_FAULTS=20 $(GO) test -count=1 -v -p 1 -timeout 120m -run '^(TestEveryCall|TestFaultsInAMail|TestFullDisk)$$' ./test/faults ./test/e2e

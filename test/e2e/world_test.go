@@ -29,6 +29,7 @@ import (
 	"mayfly/internal/mailbox"
 	"mayfly/internal/minirelay"
 	"mayfly/internal/user"
+	"mayfly/test/inject"
 )
 
 const domain = "chat.test"
@@ -47,6 +48,7 @@ func started(pid int) {
 }
 
 func TestMain(m *testing.M) {
+	inject.Launch()
 	os.Exit(buildAndRun(m))
 }
 
@@ -90,6 +92,8 @@ type world struct {
 	command *exec.Cmd
 	log     *hostLog
 	crash   string // the file that says where a process is to be killed; builds with the tag crash read it
+
+	inject func(inject.Call) inject.Answer // decides on the host's calls on its state folder; nil: they happen
 
 	accounts []bot.Address
 	opened   *ledger.Ledger
@@ -175,17 +179,26 @@ format = "json"
 		config = w.settings.Replace(config)
 	}
 	w.config = w.write("mayfly.toml", config)
-	w.command = exec.Command(filepath.Join(binaries, "mayfly"), "serve", "-config", w.config)
+	w.command = w.serveCommand()
 	w.log = &hostLog{news: make(chan struct{}, 1)}
 	w.command.Stderr = w.log
 	w.command.Stdout = w.log
-	w.command.Env = append(os.Environ(), "MAYFLY_CRASH="+w.crash)
-	if err := w.command.Start(); err != nil {
+	start := w.command.Start
+	if w.inject != nil {
+		start = func() error { return inject.Start(w.command, filepath.Join(w.dir, "state"), w.inject) }
+	}
+	if err := start(); err != nil {
 		w.t.Fatal(err)
 	}
 	started(w.command.Process.Pid)
 	w.t.Cleanup(w.stop)
 	w.await(0, `"msg":"ready"`)
+}
+
+func (w *world) serveCommand() *exec.Cmd {
+	c := exec.Command(filepath.Join(binaries, "mayfly"), "serve", "-config", w.config)
+	c.Env = append(os.Environ(), "MAYFLY_CRASH="+w.crash)
+	return c
 }
 
 // stop ends the host as an operator does, and requires that it ends well.
@@ -461,7 +474,12 @@ func (p *person) say(chat core.ChatID, text string) core.MsgID {
 // hear waits for the next message and requires that it is encrypted and signed.
 func (p *person) hear() core.Message {
 	p.w.t.Helper()
-	ctx, cancel := context.WithTimeout(p.w.ctx, 60*time.Second)
+	return p.hearWithin(time.Minute)
+}
+
+func (p *person) hearWithin(limit time.Duration) core.Message {
+	p.w.t.Helper()
+	ctx, cancel := context.WithTimeout(p.w.ctx, limit)
 	defer cancel()
 	m, err := p.Next(ctx)
 	if err != nil {
