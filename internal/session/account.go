@@ -54,7 +54,7 @@ func (r *Runner) Setup(ctx context.Context, b ledger.Bot) (ledger.Bot, error) {
 	if err := r.meetAuthor(ctx, c, b); err != nil {
 		return b, c.why(err)
 	}
-	end, err := r.endCore(ctx, c, b)
+	end, err := r.endCore(ctx, c, b, accountRules(r.Limits))
 	if err != nil {
 		return b, c.why(err)
 	}

@@ -217,7 +217,7 @@ type ending struct {
 }
 
 // endCore drains core, reads what the gate must know, ends core and streams its account out.
-func (r *Runner) endCore(ctx context.Context, c *coreSide, b ledger.Bot) (ending, error) {
+func (r *Runner) endCore(ctx context.Context, c *coreSide, b ledger.Bot, rules storage.Rules) (ending, error) {
 	var end ending
 	if err := c.drain(ctx, r.Limits.Drain); err != nil {
 		return end, err
@@ -241,7 +241,7 @@ func (r *Runner) endCore(ctx context.Context, c *coreSide, b ledger.Bot) (ending
 		return end, fmt.Errorf("account reader: %w", err)
 	}
 	crash.At(crash.Read)
-	end.account, _, err = r.collect(ctx, c.box, accountDir, b.Address, storage.Account, b.Account, accountRules(r.Limits))
+	end.account, _, err = r.collect(ctx, c.box, accountDir, b.Address, storage.Account, b.Account, rules)
 	if err != nil {
 		return end, fmt.Errorf("account: %w", err)
 	}
@@ -270,6 +270,13 @@ func (r *Runner) keepKeys(account bot.Address, keys [][]byte) error {
 
 func accountRules(l Limits) storage.Rules {
 	return storage.Rules{Files: 20_000, Depth: 8, Name: 255, Bytes: l.CoreAccount, File: l.CoreAccount, Change: l.CoreAccount}
+}
+
+// afterRun are the rules where the bot has called core: it may take no more than a half of what is kept for core's own work, or no mail
+// would ever fit again.
+func afterRun(rules storage.Rules) storage.Rules {
+	rules.Bytes -= accountReserve / 2
+	return rules
 }
 
 // collect streams a folder of a sandbox, whose programs have ended, into a new generation.

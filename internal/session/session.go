@@ -256,13 +256,17 @@ func (p *program) failedCore(c *coreSide, run *bot.RunRecord, method string, err
 	if run != nil {
 		record = *run
 	}
-	if result.OOMKilled {
+	full := errors.Is(err, storage.ErrRefused)
+	switch {
+	case result.OOMKilled:
 		err = fmt.Errorf("it needed more memory than it has, which pictures of many pixels do: %w", err)
+	case full:
+		err = fmt.Errorf("the bot has left more with it than the account may hold, in messages and drafts with files: %w", err)
 	}
 	record.Status, record.Kept, record.CPU = bot.RunError, "", p.used
 	record.Message = bounded(fmt.Sprintf("core, which does what the bot calls, failed during this run; the last call was %s: %v", method, err))
 	record.CoreCPU, record.CoreMemory = result.CPU, result.Memory
-	return &runFailed{record: record, message: p.occasion.event.Kind == core.IncomingMsg, core: !result.OOMKilled}
+	return &runFailed{record: record, message: p.occasion.event.Kind == core.IncomingMsg, core: !result.OOMKilled && !full}
 }
 
 // fullOrBroken reports whether a disk of the host's is.
@@ -274,9 +278,11 @@ func fullOrBroken(err error) bool {
 // whose account is full of large mail still takes small mail until core has deleted what is old.
 func (r *Runner) Fits(b ledger.Bot, unpacked int64) (bool, error) {
 	used, err := r.Storage.Size(b.Address, storage.Account, b.Account)
-	const reserve = 8 << 20
-	return used+unpacked+reserve <= r.Limits.CoreAccount, err
+	return used+unpacked+accountReserve <= r.Limits.CoreAccount, err
 }
+
+// accountReserve is what is kept of core's account for its own work, in bytes.
+const accountReserve = 8 << 20
 
 // Memory is the most that the sandboxes of a session may take, with the files in them. For a bot without an address, a bundle that is to
 // be checked, it is that of a session, too.
@@ -343,7 +349,11 @@ func (r *Runner) attempt(ctx context.Context, w Work, failed *runFailed) (done O
 	}
 	var end ending
 	if err == nil {
-		end, err = r.endCore(ctx, c, w.Bot)
+		rules := accountRules(r.Limits)
+		if program.asked() != "" {
+			rules = afterRun(rules)
+		}
+		end, err = r.endCore(ctx, c, w.Bot, rules)
 	}
 	if err == nil {
 		end.outgoing, err = program.sending.strip(ctx, end.outgoing)

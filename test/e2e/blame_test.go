@@ -97,3 +97,39 @@ func (w *world) noneSetAside(address bot.Address) {
 		}
 	}
 }
+
+// TestABotThatFillsItsAccount has a bot leave so much with core that the next mail would find no room, for ever: the run that goes that far
+// is a failed one, and the next is answered.
+func TestABotThatFillsItsAccount(t *testing.T) {
+	w := newWorld(t)
+	f := resident("Hoarder", "python3", client+`
+import os
+for msg in messages():
+    if msg["text"].startswith("fill"):
+        size = int(msg["text"].split()[1]) << 20
+        while size > 0:
+            open("/tmp/f.bin", "wb").write(os.urandom(min(size, 12 << 20)))
+            size -= 12 << 20
+            rpc("misc_set_draft", account, msg["chatId"], None, "/tmp/f.bin", None, None, None)
+        os.unlink("/tmp/f.bin")
+    say(msg, "you said: " + msg["text"])
+`)
+	f["bot.toml"] = strings.Replace(f["bot.toml"], `wall = "5s"`, `wall = "30s"`, 1)
+	address, invite := w.start("hoarder01", f)
+	ada := w.person("ada000132")
+	chat := ada.join(invite)
+	for _, text := range []string{"fill 59", "fill 59", "fill 59"} {
+		ada.say(chat, text)
+		ada.expect("you said: " + text)
+	}
+	ada.say(chat, "fill 20")
+	if m := ada.hear(); !strings.Contains(m.Text, "this bot failed on your message") {
+		t.Errorf("heard %q", m.Text)
+	}
+	if r := w.run(address).Record; r.Status != bot.RunError || !strings.Contains(r.Message, "the last call was") || !strings.Contains(r.Message, "more with it than the account may hold") {
+		t.Errorf("%s %q, want RE that names what is too much", r.Status, r.Message)
+	}
+	ada.say(chat, "well")
+	ada.expect("you said: well")
+	w.noneSetAside(address)
+}
