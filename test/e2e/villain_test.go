@@ -31,6 +31,14 @@ seconds_per_hour = 3600
 bytes_per_hour = "10GB"
 `
 
+const sendPlenty = `
+[limits.sending]
+mails_per_hour = 100000
+bytes_per_hour = "10GB"
+mails_per_hour_and_contact = 100000
+bytes_per_hour_and_contact = "10GB"
+`
+
 // TestMaliciousBot has a resident bot attack the gateway in every way that testdata/villain.py knows, a message each. Each ends as it must;
 // nothing but its own bytes leaves the host, and only to whom it may write; the next honest message is answered; and the daemon's memory
 // stays bounded.
@@ -39,7 +47,7 @@ func TestMaliciousBot(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	w.ctx = ctx
-	w.settings = strings.NewReplacer("[log]\n", "[limits]\ncpu_per_hour = \"0s\"\ncpu_per_day = \"0s\"\n[limits.per_user]\n"+plenty+"[log]\n")
+	w.settings = strings.NewReplacer("[log]\n", "[limits]\ncpu_per_hour = \"0s\"\ncpu_per_day = \"0s\"\n[limits.per_user]\n"+plenty+sendPlenty+"[log]\n")
 	f := resident("Villain", "python3", villain)
 	f["bot.toml"] = strings.Replace(f["bot.toml"], `wall = "5s"`, `wall = "12s"`, 1)
 	f["methods.json"], f["secret.vcf"], f["d/f.vcf"] = coreMethods(t), secretCard, secretCard
