@@ -84,6 +84,7 @@ type Ledger interface {
 	Fail(ctx context.Context, jobs []int64, run bot.RunRecord, setAside bool) error
 	Abandon(ctx context.Context, job int64, why string) error
 	Cleared(ctx context.Context, job int64) error
+	Jobs(ctx context.Context, account bot.Address, state ledger.JobState) ([]ledger.Job, error)
 	Exceeds(ctx context.Context, account bot.Address, limits ...ledger.Limit) (*ledger.Exceeded, error)
 	Used(ctx context.Context, account bot.Address, s ledger.Subject, r ledger.Resource, span time.Duration) (int64, error)
 	Standings(ctx context.Context, account bot.Address, limits ...ledger.Limit) ([]ledger.Standing, error)
@@ -244,6 +245,7 @@ type actor struct {
 	budget   *budget
 	waitlist waitlist
 	refused  []ledger.Refusal                 // to be counted and deleted
+	old      bool                             // jobs that a daemon before this one has not cleared are
 	unpaid   []func(context.Context) error    // what the ledger could not take down, to be done in the next turn
 	waiting  time.Duration                    // until mail that waits may be looked at; 0: none does
 	tellAt   time.Time                        // when the author is to be told of what has failed; zero: nothing is known of any
@@ -474,10 +476,14 @@ func (a *actor) mails(ctx context.Context, wokenAt time.Time) error {
 	if err != nil {
 		return err
 	}
+	if err := a.clearOld(ctx, status.UIDValidity); err != nil {
+		return err
+	}
 	a.waitlist.begin(status.UIDValidity)
 	defer a.waitlist.end()
 	a.refused = nil // what a failed turn has left is judged again
 	var after uint32
+	paused := false
 	for !a.waitlist.full() {
 		waiting, err := a.inbox.List(ctx, after, 100)
 		if err != nil {
@@ -491,9 +497,10 @@ func (a *actor) mails(ctx context.Context, wokenAt time.Time) error {
 			if done, err := a.interrupted(ctx); done || err != nil {
 				return err
 			}
-			paused, err := a.paused(ctx)
-			if err != nil {
-				return errors.Join(err, a.dropRefused(ctx))
+			if !paused { // once is for all of this look: what was passed over is not to come after what is behind it
+				if paused, err = a.paused(ctx); err != nil {
+					return errors.Join(err, a.dropRefused(ctx))
+				}
 			}
 			if a.overdue() {
 				if err := a.scheduled(ctx); err != nil {

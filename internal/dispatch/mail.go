@@ -283,6 +283,32 @@ func (a *actor) clear(ctx context.Context, job ledger.Job) error {
 	return nil
 }
 
+// clearOld notes, at the first look, that the mail of a committed job is not in the INBOX: the daemon before this one ended between the
+// deletion and the note of it. What is there is cleared as any other.
+func (a *actor) clearOld(ctx context.Context, validity uint32) error {
+	if a.old {
+		return nil
+	}
+	jobs, err := a.d.opts.Ledger.Jobs(ctx, a.account, ledger.JobCommitted)
+	if err != nil {
+		return err
+	}
+	for _, job := range jobs {
+		next, err := a.inbox.List(ctx, job.Cursor.UID-1, 1)
+		if err != nil {
+			return err
+		}
+		if job.Cursor.UIDValidity == validity && len(next) > 0 && next[0].UID == job.Cursor.UID {
+			continue
+		}
+		if err := a.d.opts.Ledger.Cleared(ctx, job.ID); err != nil {
+			return err
+		}
+	}
+	a.old = true
+	return nil
+}
+
 // session runs the session of a job and reports whether it was committed. A mail that was set aside is not.
 func (a *actor) session(ctx context.Context, w session.Work) (committed bool, err error) {
 	attempts, err := a.d.opts.Ledger.Attempt(ctx, w.Job.ID)
