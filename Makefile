@@ -20,6 +20,7 @@ demo: build
 test: lint build
 	@scripts/setup-test
 	$(DELEGATE) $(GO) test -p 2 -timeout 15m ./...
+	@$(MAKE) --no-print-directory race
 	@$(MAKE) --no-print-directory crash KILLS=66
 	@scripts/relay-test if-possible
 
@@ -78,6 +79,13 @@ load: build
 KILLS = 100
 crash: build
 	$(DELEGATE) env CRASH_KILLS=$(KILLS) $(GO) test -tags crash -count=1 -v -timeout 60m -run '^TestCrash(Scheduled)?$$' ./test/e2e
+
+# The tests of what many goroutines share, with the race detector, which needs gcc: the only thing here that is built with cgo. Less than
+# two minutes.
+.PHONY: race
+race: build
+	@scripts/setup-test
+	$(DELEGATE) env CGO_ENABLED=1 $(GO) test -race -p 2 -count=1 -timeout 15m ./internal/dispatch ./internal/ledger ./internal/session ./internal/gateway ./internal/minirelay ./internal/outbox
 
 # Fails every system call by which Mayfly's state gets onto the disk, in each part and in a whole host: `make test` takes one of equal
 # calls, this takes up to twenty. It prints tables, and takes about half an hour.
