@@ -17,19 +17,21 @@ import (
 	"mayfly/internal/bot"
 	"mayfly/internal/core"
 	"mayfly/internal/gateway"
+	"mayfly/internal/letter"
 	"mayfly/internal/minirelay"
 	"mayfly/internal/sandbox"
 )
 
 // mailClient runs bots that bring their own client of IMAP and SMTP: a minirelay within their sandbox is their provider. Its INBOX holds
-// the run's message, as a mail that is not encrypted, or nothing where they are run for a schedule, and what they submit becomes messages of core's. When they have gone quiet they are
-// ended.
+// the run's message, as a mail that is not encrypted, or nothing where they are run for a schedule, and what they submit becomes messages
+// of core's. When they have gone quiet they are ended.
 type mailClient struct {
 	furnisher   func(spec *sandbox.Spec, m bot.Manifest) error
 	certificate tls.Certificate
 }
 
-// The ports of the bot's provider beside those that core's has, too (25 is where programs look that are told of no other), and the file with the authority that signed its certificate.
+// The ports of the bot's provider beside those that core's has, too (25 is where programs look that are told of no other), and the file
+// with the authority that signed its certificate.
 const (
 	imapsPort = 993
 	smtpsPort = 465
@@ -77,12 +79,14 @@ func (mc *mailClient) run(ctx context.Context, p *program, c *coreSide, o occasi
 	sender, _ := bot.ParseAddress(m.contact.Address) // "" where no mail could be sent to it
 	password := rand.Text()
 	files := &filed{core: c.box}
-	g := gateway.New(p.gatewayOptions(c, o, files))
+	options := p.gatewayOptions(c, o, files)
+	g := gateway.New(options)
 	p.asked = g.Asked
 	post := &post{
-		ctx: ctx, g: g, files: files, occasion: o, chat: m.chat.Type,
+		ctx: ctx, g: g, files: files, limits: letter.DefaultLimits(), occasion: o, chat: m.chat.Type,
 		sender: sender, chats: map[bot.Address]uint32{},
 	}
+	post.limits.File = int(options.Limits.File)
 	relay := minirelay.NewPrivate(minirelay.PrivateConfig{
 		Address: p.bot.Address, UIDValidity: p.bot.UIDValidity, UIDNext: 2*c.relay.UIDNext() - 1, // one for now, and one for Renew
 		MaxMail: maxFiled, MaxTotal: maxFiledTotal, MaxRecipients: maxTo, Log: p.r.Log,

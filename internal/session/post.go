@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,7 +17,6 @@ import (
 	"mayfly/internal/gateway"
 	"mayfly/internal/letter"
 	"mayfly/internal/minirelay"
-	"mayfly/internal/sandbox"
 )
 
 // post makes messages of what a bot submits by SMTP, through the gateway, with all its rules.
@@ -24,6 +24,7 @@ type post struct {
 	ctx      context.Context // of the run
 	g        *gateway.Gateway
 	files    *filed
+	limits   letter.Limits
 	occasion occasion
 	chat     string      // the type of the run's chat
 	sender   bot.Address // who wrote the run's message
@@ -110,7 +111,7 @@ func (s *post) ask(method string, param any) (uint32, error) {
 
 // Submit implements minirelay.Submission. Each file is a message, the first with the text.
 func (s *post) Submit(mail minirelay.Outgoing) error {
-	read, err := letter.Read(mail.Data, letter.DefaultLimits())
+	read, err := letter.Read(mail.Data, s.limits)
 	if err != nil {
 		return refusalOf(err, unreadable())
 	}
@@ -181,7 +182,9 @@ func refusalOf(err error, r minirelay.Refusal) error {
 
 // filed holds the files of the mail that is being submitted, for the gateway to take.
 type filed struct {
-	core *sandbox.Sandbox
+	core interface {
+		PutFile(name string, size int64, r io.Reader) error
+	}
 
 	mu    sync.Mutex
 	files map[string][]byte
