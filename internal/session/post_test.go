@@ -60,6 +60,8 @@ func fingerprintText(digit string) string {
 	return string(text)
 }
 
+func (v *village) Done() <-chan struct{} { return nil }
+
 func (v *village) Consents(_ context.Context, fingerprint string) (bool, error) {
 	return strings.HasPrefix(fingerprint, "A") || strings.HasPrefix(fingerprint, "B"), nil
 }

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"crypto/rand"
 	"strings"
 	"testing"
 
@@ -381,6 +382,41 @@ func TestMailBotAtOnce(t *testing.T) {
 	ada.say(ada.join(invite), "hello")
 	ada.expect("at once")
 	ada.sorry()
+}
+
+// TestLargeFilesOfMailBots go both ways, and what they cost the daemon is bounded, also where parts are fetched over and over again.
+func TestLargeFilesOfMailBots(t *testing.T) {
+	w := newWorld(t)
+	address, invite := w.start("mailbot07", slow(mailBot("Courier", "python3", mailLoop+`
+def handle(mail):
+    for _ in range(20):
+        _, data = imap.fetch("1", "(BODY.PEEK[2]<10.20> BODYSTRUCTURE)")
+        assert len(data[0][1]) == 20, data
+    with connect() as smtp:
+        smtp.mail(user)
+        smtp.rcpt(mail["From"].addresses[0].addr_spec)
+        smtp.docmd("DATA")
+        smtp.send(b"Content-Type: application/zip; name=back.zip\r\nContent-Transfer-Encoding: base64\r\n\r\n")
+        for _ in range(19_000):
+            smtp.send(b"A" * 1000 + b"\r\n")
+        assert smtp.docmd(".")[0] == 250
+imap.select()
+status, data = imap.fetch("1", "(RFC822.HEADER)")
+handle(email.message_from_bytes(data[0][1], policy=email.policy.default))
+`)))
+	ada := w.person("ada000046")
+	chat := ada.join(invite)
+	data := make([]byte, 14<<20)
+	rand.Read(data) // what can be compressed is refused for its size unpacked
+	path := w.write("large.bin", string(data))
+	if _, err := ada.SendMsg(w.ctx, ada.Account, chat, core.MessageData{Text: "keep this", File: path, Filename: "large.bin"}); err != nil {
+		t.Fatal(err)
+	}
+	if m := ada.whole(ada.hear()); m.FileName != "back.zip" || m.FileBytes != 14_250_000 {
+		t.Errorf("the file came as %+v", m)
+	}
+	w.awaitJobs(address, 4)
+	w.requireMemory(300, "14 MB each way")
 }
 
 // TestEndsOfMailBots: how else a run ends.
