@@ -207,27 +207,38 @@ func (c *Client) read(stdout io.Reader) {
 	}
 }
 
-// readAnswer reads one line.
+// readAnswer reads one line. One that grows over MaxLine and is no answer fails at once: it might never end.
 func readAnswer(r *bufio.Reader) (answer, error) {
-	line, length := []byte(nil), 0
-	for {
+	line := []byte(nil)
+	for len(line) <= MaxLine {
 		part, err := r.ReadSlice('\n')
-		if length += len(part); length <= MaxLine {
-			line = append(line, part...)
-		} else if len(line) > maxHead {
-			line = bytes.Clone(line[:maxHead]) // the rest is let go at once
-		}
+		line = append(line, part...)
 		switch {
-		case err == nil && length > MaxLine:
-			return overlong(line)
-		case err == nil, err == io.EOF && len(line) > 0:
+		case err == nil && len(line) <= MaxLine, err == io.EOF && len(line) > 0:
 			return parseAnswer(line)
-		case err == io.EOF:
-			return answer{}, ErrEnded
-		case !errors.Is(err, bufio.ErrBufferFull):
-			return answer{}, fmt.Errorf("%w: read: %w", ErrEnded, err)
+		case err != nil && !errors.Is(err, bufio.ErrBufferFull):
+			return answer{}, ended(err)
 		}
 	}
+	ends := line[len(line)-1] == '\n'
+	a, err := overlong(line[:maxHead])
+	for line = nil; err == nil && !ends; { // the line is let go
+		switch _, more := r.ReadSlice('\n'); {
+		case more == nil:
+			ends = true
+		case !errors.Is(more, bufio.ErrBufferFull):
+			err = ended(more)
+		}
+	}
+	return a, err
+}
+
+// ended says how core's pipe ended.
+func ended(err error) error {
+	if err == io.EOF {
+		return ErrEnded
+	}
+	return fmt.Errorf("%w: read: %w", ErrEnded, err)
 }
 
 // maxHead has the id of an answer, which core writes in front of the result.

@@ -340,7 +340,7 @@ serve(handle)
 		{"oneself", []string{"550"}},
 		{"announced", []string{"552"}},
 		{"huge", []string{"552"}},
-		{"large", []string{"552", "larger than 20971520 bytes"}},
+		{"large", []string{"552", "larger than 20000000 bytes"}},
 		{"long", []string{"552", "longer than 100000 bytes"}},
 		{"many", []string{"(20, 9980)"}},
 		{"strangers", []string{"{550}"}},
