@@ -51,6 +51,7 @@ const (
 	InviterProgress      = "SecurejoinInviterProgress"
 	JoinerProgress       = "SecurejoinJoinerProgress"
 	ImapInboxIdle        = "ImapInboxIdle"
+	AccountsChanged      = "AccountsChanged"
 	EventChannelOverflow = "EventChannelOverflow"
 )
 

@@ -5,6 +5,9 @@
 //   - A wake never blocks and never gets lost: it is remembered until the bot's goroutine has looked.
 //   - Mail of one bot is worked off in the order of its UIDs, but for what waits; of one address always. A mail leaves the relay's INBOX only when the ledger says that it
 //     is over: refused and counted, or committed.
+//   - A session may take up to eight texts that wait for its bot (several.go): by one core, each with a program of its own, and committed
+//     together. What is anything else, may change how others are judged, or was tried before, has a session of its own; and so has each
+//     mail of one that was undone since a run of it failed, or the host did.
 //   - A failure of the host's (relay away, sandbox broken, disk full) keeps the mail where it is and is tried again with backoff,
 //     without end. A mail on which core failed, or the daemon died, MaxAttempts times is set aside: it stays in the INBOX, no
 //     session touches it, and those behind it have their turn.
@@ -238,7 +241,11 @@ type actor struct {
 	end     func() // ends the session under way, or its waiting; nil where there is none
 	hurries int    // callers of DoNow
 
-	inbox    Inbox
+	inbox      Inbox
+	current    mailbox.Message   // is worked on
+	queue      []mailbox.Message // come after it in the INBOX, as far as they were listed
+	aloneUntil time.Time         // sessions take one mail each
+
 	failures int  // turns in a row that failed
 	worked   bool // the last look found mail to work on
 	looking  bool // holds one of Dispatcher.looks
@@ -493,7 +500,10 @@ func (a *actor) mails(ctx context.Context, wokenAt time.Time) error {
 			a.waitlist.complete()
 			break
 		}
-		for _, m := range waiting {
+		after = waiting[len(waiting)-1].UID
+		for a.queue = waiting; len(a.queue) > 0; wokenAt = time.Now() {
+			m := a.queue[0]
+			a.current, a.queue = m, a.queue[1:]
 			if done, err := a.interrupted(ctx); done || err != nil {
 				return err
 			}
@@ -510,8 +520,6 @@ func (a *actor) mails(ctx context.Context, wokenAt time.Time) error {
 			if err := a.next(ctx, ledger.Cursor{UIDValidity: status.UIDValidity, UID: m.UID}, m.Size, paused, wokenAt); err != nil {
 				return fmt.Errorf("mail %d: %w", m.UID, err)
 			}
-			after = m.UID
-			wokenAt = time.Now()
 		}
 		if err := a.dropRefused(ctx); err != nil {
 			return err
@@ -565,13 +573,18 @@ func (a *actor) next(ctx context.Context, cursor ledger.Cursor, size int64, paus
 
 // hold waits until the host has memory for a mail of a size, and calls f.
 func (a *actor) hold(ctx context.Context, size int64, f func() error) error {
-	const least = 64 << 10 // servers may be wrong about a size, and a mail is not all that its work needs
-	weight := min(max(size, least), a.d.opts.Memory)
+	weight := a.weight(size)
 	if err := a.d.held.Acquire(ctx, weight); err != nil {
 		return err
 	}
 	defer a.d.held.Release(weight)
 	return f()
+}
+
+// weight is the memory that a mail of a size takes.
+func (a *actor) weight(size int64) int64 {
+	const least = 64 << 10 // servers may be wrong about a size, and a mail is not all that its work needs
+	return min(max(size, least), a.d.opts.Memory)
 }
 
 // leastWait is how long the next look at mail that waits for a budget is away: then there is room for more than one.

@@ -205,6 +205,15 @@ func toContact(to bot.Address, s bot.Sending) []worded {
 	return limits
 }
 
+// ofContact are the limits of whoever sent a mail: of what that contact causes, and of what it gets.
+func (l Limits) ofContact(m bot.Manifest, v gate.Verdict, size int64) []worded {
+	limits := contactLimits(contactOf(v.Sender, v.From), l.granted(m.PerUser), size)
+	if v.From != "" {
+		limits = append(limits, toContact(v.From, m.Sending.Within(l.Sending))...)
+	}
+	return limits
+}
+
 // contactWithin lets the mail of a contact wait that has reached a limit, or reports that it is to be dropped. The contact is told.
 func (a *actor) contactWithin(ctx context.Context, b ledger.Bot, v gate.Verdict, size int64) (dropped bool, err error) {
 	if v.Sender == "" {
@@ -212,10 +221,7 @@ func (a *actor) contactWithin(ctx context.Context, b ledger.Bot, v gate.Verdict,
 	}
 	subjects := contactOf(v.Sender, v.From)
 	granted := a.d.opts.Limits.granted(b.Manifest.PerUser)
-	limits := contactLimits(subjects, granted, size)
-	if v.From != "" {
-		limits = append(limits, toContact(v.From, b.Manifest.Sending.Within(a.d.opts.Limits.Sending))...)
-	}
+	limits := a.d.opts.Limits.ofContact(b.Manifest, v, size)
 	over, err := a.contactOver(ctx, subjects, limits)
 	switch {
 	case err != nil || over == nil:

@@ -224,11 +224,14 @@ func (a *actor) work(ctx context.Context, w session.Work) error {
 	if err != nil {
 		return err
 	}
+	all := a.several(&w)
+	defer all.release()
 	running, done := a.hurried(ctx)
 	said, over := a.sends(ctx)
 	w.Said = said
 	err = a.d.opts.Slots.Do(running, a.account, memory, func() (err error) {
-		committed, err = a.session(running, w)
+		all.began = time.Now()
+		committed, err = a.session(running, w, all)
 		return err
 	})
 	done()
@@ -239,7 +242,7 @@ func (a *actor) work(ctx context.Context, w session.Work) error {
 	if err := a.flush(ctx); err != nil {
 		a.log.Warn("the reply waits in the outbox", "err", err)
 	}
-	return a.clear(ctx, w.Job)
+	return a.clear(ctx, all.jobs...)
 }
 
 // sends returns a function that has the outbox flushed beside the session that says something at once, and one that ends this when nothing
@@ -267,16 +270,23 @@ func (a *actor) sends(ctx context.Context) (said, over func()) {
 // restored from before the commit, it would be answered again.
 const clearTime = 5 * time.Second
 
-// clear deletes the mail of a committed job from the relay.
-func (a *actor) clear(ctx context.Context, job ledger.Job) error {
+// clear deletes the mails of committed jobs from the relay.
+func (a *actor) clear(ctx context.Context, jobs ...ledger.Job) error {
 	ctx, cancel := lingering(ctx, clearTime)
 	defer cancel()
-	if err := a.inbox.Delete(ctx, job.Cursor.UID); err != nil {
+	var uids []uint32
+	for _, job := range jobs {
+		uids = append(uids, job.Cursor.UID)
+	}
+	if err := a.inbox.Delete(ctx, uids...); err != nil {
 		return err
 	}
 	crash.At(crash.Deleted)
-	// Once the mail is deleted, no look at the INBOX reminds of the job.
-	if err := a.owe(ctx, func(ctx context.Context) error { return a.d.opts.Ledger.Cleared(ctx, job.ID) }); err != nil {
+	var err error
+	for _, job := range jobs { // once the mail is deleted, no look at the INBOX reminds of the job
+		err = errors.Join(err, a.owe(ctx, func(ctx context.Context) error { return a.d.opts.Ledger.Cleared(ctx, job.ID) }))
+	}
+	if err != nil {
 		return err
 	}
 	crash.At(crash.Cleared)
@@ -309,8 +319,8 @@ func (a *actor) clearOld(ctx context.Context, validity uint32) error {
 	return nil
 }
 
-// session runs the session of a job and reports whether it was committed. A mail that was set aside is not.
-func (a *actor) session(ctx context.Context, w session.Work) (committed bool, err error) {
+// session runs the session of a job, and of all that it takes besides, and reports whether it was committed. A mail that was set aside is not.
+func (a *actor) session(ctx context.Context, w session.Work, all *several) (committed bool, err error) {
 	attempts, err := a.d.opts.Ledger.Attempt(ctx, w.Job.ID)
 	if err != nil {
 		return false, err
@@ -324,12 +334,18 @@ func (a *actor) session(ctx context.Context, w session.Work) (committed bool, er
 	crash.At(crash.Attempted)
 	a.d.opts.Outbox.Prepare(ctx, a.account) // the login takes about as long as the session
 	outcome, err := a.d.opts.Sessions.Run(ctx, w)
+	var undone *session.Undone
+	if errors.As(err, &undone) {
+		return false, all.undone(ctx, undone)
+	}
 	if err != nil {
 		return false, a.failed(ctx, w, err)
 	}
-	a.d.opts.Done(outcome)
-	if outcome.Word != "" {
-		a.answerLate(ctx, w.Job, outcome.Word)
+	for i, o := range append([]session.Outcome{outcome}, outcome.More...) {
+		a.d.opts.Done(o)
+		if o.Word != "" {
+			a.answerLate(ctx, all.jobs[i], o.Word)
+		}
 	}
 	return true, nil
 }

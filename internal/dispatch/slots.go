@@ -91,6 +91,13 @@ func (s Slots) Lend() (back func()) {
 	}
 }
 
+// wanted reports whether anybody waits for a slot.
+func (s *slots) wanted() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.queue) > 0
+}
+
 func (s *slots) take(ctx context.Context, w *waiter) error {
 	s.mu.Lock()
 	s.queue = append(s.queue, w)

@@ -54,63 +54,72 @@ type Run struct {
 	Record    bot.RunRecord
 }
 
-// Commit makes a session true, whole, in one transaction. It is refused with ErrRemoved where the bot is gone, with ErrJobState
-// where a job is not (or no longer) accepted or a schedule not at its instant, with ErrStale where a generation or UIDNext is below the ledger's. A run that failed is
-// counted as a Failure.
-func (l *Ledger) Commit(ctx context.Context, c Commit) error {
-	return l.write(ctx, "commit "+string(c.Bot), func(tx *sql.Tx) error {
-		if err := installed(ctx, tx, c.Bot); err != nil {
-			return err
-		}
-		if err := advance(ctx, tx, c); err != nil {
-			return err
-		}
-		if err := saveState(ctx, tx, c.Bot, c.State); err != nil {
-			return err
-		}
-		if err := finish(ctx, tx, c); err != nil {
-			return err
-		}
-		if c.Schedule != nil {
-			var began time.Time
-			if c.Run != nil && c.Run.Status == bot.RunOK {
-				began = c.Started
-			}
-			if err := moveSchedule(ctx, tx, c.Bot, *c.Schedule, began); err != nil {
-				return err
+// Commit makes a session true, whole, in one transaction; one with several mails has a Commit for each. It is refused with ErrRemoved where
+// the bot is gone, with ErrJobState where a job is not (or no longer) accepted or a schedule not at its instant, with ErrStale where a
+// generation or UIDNext is below the ledger's. A run that failed is counted as a Failure.
+func (l *Ledger) Commit(ctx context.Context, commits ...Commit) error {
+	return l.write(ctx, "commit", func(tx *sql.Tx) error {
+		for _, c := range commits {
+			if err := l.commit(ctx, tx, c); err != nil {
+				return fmt.Errorf("%s: %w", c.Bot, err)
 			}
 		}
-		if err := consent(ctx, tx, c.Bot, c.Consent, c.ConsentFrom, c.Ended); err != nil {
-			return err
-		}
-		if c.Word != nil {
-			if err := takeWord(ctx, tx, c.Bot, *c.Word, c.Ended); err != nil {
-				return err
-			}
-		}
-		if err := l.say(ctx, tx, c); err != nil {
-			return err
-		}
-		for limit, n := range c.Unsent {
-			if err := countFailure(ctx, tx, c.Bot, FailedLimit, limit, n, c.Ended); err != nil {
-				return err
-			}
-		}
-		if c.Notice != nil {
-			if err := noticed(ctx, tx, c.Bot, *c.Notice, c.Ended); err != nil {
-				return err
-			}
-		}
-		if c.Run == nil {
-			return nil
-		}
-		if c.Run.Status != bot.RunOK {
-			if err := countFailure(ctx, tx, c.Bot, FailedRun, summary(c.Run.Message), 1, c.Ended); err != nil {
-				return err
-			}
-		}
-		return saveRun(ctx, tx, Run{Bot: c.Bot, Jobs: c.Jobs, Started: c.Started, Ended: c.Ended, Committed: true, Record: *c.Run})
+		return nil
 	})
+}
+
+func (l *Ledger) commit(ctx context.Context, tx *sql.Tx, c Commit) error {
+	if err := installed(ctx, tx, c.Bot); err != nil {
+		return err
+	}
+	if err := advance(ctx, tx, c); err != nil {
+		return err
+	}
+	if err := saveState(ctx, tx, c.Bot, c.State); err != nil {
+		return err
+	}
+	if err := finish(ctx, tx, c); err != nil {
+		return err
+	}
+	if c.Schedule != nil {
+		var began time.Time
+		if c.Run != nil && c.Run.Status == bot.RunOK {
+			began = c.Started
+		}
+		if err := moveSchedule(ctx, tx, c.Bot, *c.Schedule, began); err != nil {
+			return err
+		}
+	}
+	if err := consent(ctx, tx, c.Bot, c.Consent, c.ConsentFrom, c.Ended); err != nil {
+		return err
+	}
+	if c.Word != nil {
+		if err := takeWord(ctx, tx, c.Bot, *c.Word, c.Ended); err != nil {
+			return err
+		}
+	}
+	if err := l.say(ctx, tx, c); err != nil {
+		return err
+	}
+	for limit, n := range c.Unsent {
+		if err := countFailure(ctx, tx, c.Bot, FailedLimit, limit, n, c.Ended); err != nil {
+			return err
+		}
+	}
+	if c.Notice != nil {
+		if err := noticed(ctx, tx, c.Bot, *c.Notice, c.Ended); err != nil {
+			return err
+		}
+	}
+	if c.Run == nil {
+		return nil
+	}
+	if c.Run.Status != bot.RunOK {
+		if err := countFailure(ctx, tx, c.Bot, FailedRun, summary(c.Run.Message), 1, c.Ended); err != nil {
+			return err
+		}
+	}
+	return saveRun(ctx, tx, Run{Bot: c.Bot, Jobs: c.Jobs, Started: c.Started, Ended: c.Ended, Committed: true, Record: *c.Run})
 }
 
 // Say puts a mail into the outbox before the session that says it is committed, and charges it as Commit does. It is refused with

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -40,9 +41,12 @@ type coreSide struct {
 	account core.AccountID
 	blobs   string // core's folder of attachments
 	log     *tail
-	lost    int             // messages that core gave up
-	wrote   bot.Fingerprint // who wrote to the bot directly in this session
-	word    bot.Word        // the host's, which the message turned out to be
+	lost    int               // messages that core gave up
+	wrote   bot.Fingerprint   // who wrote to the bot directly, with the mail at hand
+	earlier []bot.Fingerprint // and with mails of this session before it
+	handed  atomic.Int64      // bytes of files that it got from bots
+	flushes int               // calls of flush that it has not told of
+	word    bot.Word          // the host's, which the message turned out to be
 	servers errgroup.Group
 	stop    context.CancelFunc
 }
@@ -61,7 +65,7 @@ func (r *Runner) openCore(ctx context.Context, b ledger.Bot) (*coreSide, error) 
 	c := &coreSide{box: box, log: newTail(r.Limits.Log)}
 	c.relay = minirelay.NewPrivate(minirelay.PrivateConfig{
 		Address: b.Address, UIDValidity: b.UIDValidity, UIDNext: b.UIDNext,
-		MaxMail: 40 << 20, MaxTotal: 80 << 20, MaxRecipients: 500, Log: r.Log,
+		MaxMail: 40 << 20, MaxTotal: 80<<20 + sentRoom, MaxRecipients: 500, Log: r.Log,
 	})
 	if err := r.startCore(ctx, c, b); err != nil {
 		c.close()
@@ -170,6 +174,77 @@ func (c *coreSide) incoming(ctx context.Context, limit time.Duration) (core.Even
 	}
 }
 
+// later is incoming for a mail that is presented after others, when flush has returned. By core's INBOX being idle it cannot go: core may have
+// been so, and told late, before it saw the mail.
+func (c *coreSide) later(ctx context.Context, limit time.Duration) (core.Event, bool, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("core did not finish with the mail within %s", limit))
+	defer cancel()
+	flushed := false
+	for {
+		if !flushed && c.flushes == 0 && c.relay.Settled() {
+			if err := c.askFlush(ctx); err != nil {
+				return core.Event{}, false, err
+			}
+			flushed = true
+		}
+		if flushed && c.flushes == 0 {
+			return core.Event{}, false, nil
+		}
+		select {
+		case e, ok := <-c.events:
+			if err := c.note(e, ok); err != nil {
+				return e, false, err
+			}
+			if e.Kind == core.IncomingMsg || e.Kind == core.WebxdcStatusUpdate {
+				return e, true, nil
+			}
+		case <-c.relay.Changed():
+		case <-ctx.Done():
+			return core.Event{}, false, context.Cause(ctx)
+		}
+	}
+}
+
+// flush drops all that core had to tell until now.
+func (c *coreSide) flush(ctx context.Context, limit time.Duration) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("core did not tell of what it has done within %s", limit))
+	defer cancel()
+	if err := c.askFlush(ctx); err != nil {
+		return err
+	}
+	for c.flushes > 0 {
+		select {
+		case e, ok := <-c.events:
+			if err := c.note(e, ok); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// askFlush has core tell of something that it tells for no other reason here. It tells all in the order in which it happened: so what had
+// happened before is told before.
+func (c *coreSide) askFlush(ctx context.Context) error {
+	c.flushes++
+	return c.client.Call(ctx, "set_accounts_order", nil, []core.AccountID{c.account})
+}
+
+// note takes from an event what is known by counting.
+func (c *coreSide) note(e core.Event, ok bool) error {
+	switch {
+	case !ok:
+		return errors.New("core ended while it worked on the mail")
+	case e.Kind == core.AccountsChanged:
+		c.flushes--
+	case e.Kind == core.MsgFailed:
+		c.lost++
+	}
+	return nil
+}
+
 // drain returns when core has nothing left to do that would be lost to a user.
 func (c *coreSide) drain(ctx context.Context, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
@@ -203,17 +278,15 @@ func (c *coreSide) drain(ctx context.Context, limit time.Duration) error {
 
 // ending is what a session leaves.
 type ending struct {
-	account, folder bot.Generation
-	consent         bot.Fingerprint
-	word            bot.Word // of the host's that the message turned out to be
-	uidNext         uint32
-	state           bot.AccountState
-	selfKeys        [][]byte
-	outgoing        []minirelay.Outgoing
-	unsent          map[string]int
-	atOnce          int            // mails that were not kept for the commit
-	notice          *ledger.Notice // that is among them; may be nil
-	core            sandbox.Result
+	account  bot.Generation
+	consent  bot.Fingerprint
+	uidNext  uint32
+	state    bot.AccountState
+	selfKeys [][]byte
+	outgoing []minirelay.Outgoing
+	atOnce   int            // mails that were not kept for the commit
+	notice   *ledger.Notice // that is among them; may be nil
+	core     sandbox.Result
 }
 
 // endCore drains core, reads what the gate must know, ends core and streams its account out.

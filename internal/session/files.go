@@ -7,6 +7,7 @@ import (
 	"path"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"mayfly/internal/core"
 	"mayfly/internal/sandbox"
@@ -17,10 +18,16 @@ import (
 type files struct {
 	core, bot *sandbox.Sandbox
 
-	taken int
+	run    string        // tells its files from those of other runs of the session
+	handed *atomic.Int64 // bytes that core got in the session
+	taken  int
 
 	mu    sync.Mutex
 	shown map[string]string // core's path → the bot's
+}
+
+func newFiles(c *coreSide, p *program) *files {
+	return &files{core: c.box, bot: p.box, run: fmt.Sprint(len(c.earlier)), handed: &c.handed, shown: map[string]string{}}
 }
 
 // Take implements gateway.Files.
@@ -33,7 +40,8 @@ func (f *files) Take(ctx context.Context, botPath, filename string, max int64) (
 		return "", 0, err
 	}
 	f.taken++
-	target, size := fmt.Sprintf("%s/%d", filesDir, f.taken), int64(len(data))
+	target, size := fmt.Sprintf("%s/%s-%d", filesDir, f.run, f.taken), int64(len(data))
+	f.handed.Add(size)
 	return target, size, f.core.PutFile(target, size, bytes.NewReader(data))
 }
 

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"encoding/json"
+	"slices"
 
 	"mayfly/internal/bot"
 	"mayfly/internal/gateway"
@@ -18,7 +19,7 @@ func (p *program) gatewayOptions(c *coreSide, o occasion, files gateway.Files) g
 		Core: c.client, Files: files, Account: uint32(c.account), Chats: o.chats(),
 		CorePaths: c.corePaths(), Limits: limits, Quota: p.sending, Notify: func(string, json.RawMessage) {},
 		Invite: p.bot.Invite, Fingerprint: string(p.bot.Fingerprint), Home: bundleDir, Temporary: tmpDir,
-		Consent: consent{p.r.Ledger, p.bot.Address, c.wrote},
+		Consent: consent{p.r.Ledger, p.bot.Address, append(slices.Clone(c.earlier), c.wrote)},
 	}
 }
 
@@ -30,16 +31,16 @@ func (o occasion) chats() []uint32 {
 	return []uint32{uint32(o.msg.ChatID)}
 }
 
-// consent is that of a bot's contacts, and of who has just written, which the ledger will know when the session is committed.
+// consent is that of a bot's contacts, and of those who have written in this session, which the ledger will know when it is committed.
 type consent struct {
 	ledger  Ledger
 	address bot.Address
-	writer  bot.Fingerprint
+	writers []bot.Fingerprint
 }
 
 // Consents implements gateway.Consent.
 func (c consent) Consents(ctx context.Context, fingerprint string) (bool, error) {
-	if c.writer != "" && c.writer == bot.Fingerprint(fingerprint) {
+	if fingerprint != "" && slices.Contains(c.writers, bot.Fingerprint(fingerprint)) {
 		return true, nil
 	}
 	return c.ledger.Consents(ctx, c.address, bot.Fingerprint(fingerprint))

@@ -233,7 +233,7 @@ func (p *program) receive(ctx context.Context, c *coreSide, o occasion) (mailMes
 		return m, err
 	}
 	if o.msg.File != "" {
-		files := &files{core: c.box, bot: p.box, shown: map[string]string{}}
+		files := newFiles(c, p)
 		if m.attachment, m.data, err = files.show(o.msg, o.msg.FileName); err != nil {
 			return m, err
 		}

@@ -69,7 +69,7 @@ func (r *resident) ready(p *program) error {
 func (r *resident) run(ctx context.Context, p *program, c *coreSide, o occasion, timeline *Timeline) (finish, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.bot.Manifest.Limits.Wall)
 	defer cancel()
-	files := &files{core: c.box, bot: p.box, shown: map[string]string{}}
+	files := newFiles(c, p)
 	if o.msg.File != "" && o.event.Kind == core.IncomingMsg {
 		if _, _, err := files.show(o.msg, path.Base(o.msg.File)); err != nil { // as core calls it: a bot may send it on
 			return finish{}, err

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"time"
 
 	"mayfly/internal/bot"
 	"mayfly/internal/core"
@@ -21,7 +22,7 @@ type occasion struct {
 const single = "Single"
 
 // messages runs the bot for what the mail turned out to be, if core says that it was a message or a webxdc update. Receipts,
-// reactions, edits and the first half of a large message are neither, and the record is nil. A session has one run at most: of
+// reactions, edits and the first half of a large message are neither, and the record is nil. A mail has one run at most: of
 // a mail that core splits into several messages, which apps do not send, the bot sees the first. For a schedule it is run at once.
 func (r *Runner) messages(ctx context.Context, c *coreSide, p *program, w Work) (*bot.RunRecord, error) {
 	if err := c.client.StartIO(ctx, c.account); err != nil {
@@ -30,8 +31,14 @@ func (r *Runner) messages(ctx context.Context, c *coreSide, p *program, w Work) 
 	if w.Schedule != nil {
 		return p.run(ctx, c, occasion{schedule: w.Schedule}, w.Timeline)
 	}
+	return r.message(ctx, c, p, w, c.incoming)
+}
+
+// message runs the bot for a mail that is presented, of which next tells what core reports.
+func (r *Runner) message(ctx context.Context, c *coreSide, p *program, w Work,
+	next func(context.Context, time.Duration) (core.Event, bool, error)) (*bot.RunRecord, error) {
 	for {
-		e, ok, err := c.incoming(ctx, r.Limits.Incoming)
+		e, ok, err := next(ctx, r.Limits.Incoming)
 		if err != nil || !ok {
 			return nil, err
 		}

@@ -55,8 +55,9 @@ func (w Work) jobs() []int64 {
 
 // commitFailed commits that a scheduled run has failed, and nothing else: core has nothing to learn of it.
 func (r *Runner) commitFailed(ctx context.Context, w Work, failed *runFailed, started time.Time) (Outcome, error) {
-	end := ending{account: w.Bot.Account, folder: w.Bot.Storage, uidNext: w.Bot.UIDNext, state: w.Bot.State, unsent: failed.record.Unsent}
-	outcome, err := r.commit(ctx, w, &failed.record, end, started)
+	end := ending{account: w.Bot.Account, uidNext: w.Bot.UIDNext, state: w.Bot.State}
+	alone := part{work: w, run: &failed.record, folder: w.Bot.Storage, unsent: failed.record.Unsent, started: started}
+	outcome, err := r.commit(ctx, []part{alone}, end)
 	if err != nil {
 		err = &Spent{err, failed.record.CPU, failed.record.AtOnce}
 	}

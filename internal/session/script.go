@@ -47,7 +47,7 @@ func (s *script) run(ctx context.Context, p *program, c *coreSide, o occasion, t
 	ctx, cancel := context.WithTimeout(ctx, p.bot.Manifest.Limits.Wall+time.Second)
 	defer cancel()
 	verdict := &verdict{timeline: timeline}
-	files := &files{core: c.box, bot: p.box, shown: map[string]string{}}
+	files := newFiles(c, p)
 	options := p.gatewayOptions(c, o, files)
 	options.Notify = verdict.notify
 	g := gateway.New(options)

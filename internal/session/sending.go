@@ -33,6 +33,11 @@ func (r *Runner) newSending(b ledger.Bot) *sending {
 	return &sending{calls: of(), mails: of(), missed: map[string]int{}}
 }
 
+// next is that of the session's next run, for which what this one has sent counts.
+func (s *sending) next() *sending {
+	return &sending{calls: s.calls, mails: s.mails, missed: map[string]int{}}
+}
+
 // Take implements gateway.Quota.
 func (s *sending) Take(ctx context.Context, to []string, messages int, bytes int64) error {
 	var addresses []bot.Address

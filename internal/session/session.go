@@ -17,6 +17,10 @@
 // A session for a schedule presents no mail: core starts, and the bot is run at once. It may write to contacts that have consented, as
 // ever, and no chat has woken it. If it fails, the commit has the record and the schedule's next instant, and nothing else.
 //
+// A session may go on with other mails of its bot (Work.Next) before its end: each is presented when core has sent all that the one before
+// it made the bot say, and runs a program of its own, on the folder that that one has left. There is one commit for all. If anything goes
+// wrong after the first mail, the session ends with Undone: core cannot be set back to where it was before a mail.
+//
 // A bot that fails (throws, loops, runs out of memory) gets its run recorded, and nothing that it did counts: the session is
 // repeated with core alone, so that core knows the mail, and that is committed, with a sentence to the user who wrote. So is a run after
 // whose calls core failed (dies, does not answer, is not drained): a mail is at fault only where core fails without the bot.
@@ -40,7 +44,7 @@ import (
 
 // Ledger commits a session, and knows who has consented to be written to, and who was told of what.
 type Ledger interface {
-	Commit(ctx context.Context, commit ledger.Commit) error
+	Commit(ctx context.Context, commits ...ledger.Commit) error
 	Say(ctx context.Context, addr bot.Address, jobIDs []int64, o ledger.Outgoing) error
 	Consents(ctx context.Context, addr bot.Address, contact bot.Fingerprint) (bool, error)
 	Stopped(ctx context.Context, addr bot.Address, contact bot.Fingerprint, from bot.Address) (bool, error)
@@ -130,6 +134,10 @@ type Work struct {
 	// disk: its place among the sessions may be another's until back is called, which may wait.
 	Lend func() (back func())
 
+	// Next, if it is set, gives another mail of the same bot, whose Work has no Next, to a session that goes well; it knows what the session
+	// has used. All that the session does is committed together. It is not for bots that reply at once.
+	Next func(ctx context.Context, used Used) (Work, bool)
+
 	Said func() // is called when what a bot that replies at once has said is in the outbox
 }
 
@@ -138,13 +146,14 @@ type Outcome struct {
 	Bot      bot.Address
 	Job      int64
 	Run      *bot.RunRecord // nil: no run
-	Core     sandbox.Result
-	Sent     int      // mails put into the outbox, those said at once included
-	Word     bot.Word // of the host's that the message turned out to be: it waits for its answer
+	Core     sandbox.Result // its CPU time is what the mail took
+	Sent     int            // mails put into the outbox, those said at once included
+	Word     bot.Word       // of the host's that the message turned out to be: it waits for its answer
 	Timeline *Timeline
+	More     []Outcome // of the other mails of the session
 }
 
-// Run runs and commits one session. An error is the host's, or Again: nothing was committed, and the session may be run again.
+// Run runs and commits one session. An error is the host's, or Again, or Undone: nothing was committed, and the session may be run again.
 func (r *Runner) Run(ctx context.Context, w Work) (Outcome, error) {
 	w.Bot.Manifest.Limits = w.Bot.Manifest.Limits.Within(r.Limits.Most)
 	started := time.Now()
@@ -323,7 +332,7 @@ func (r *Runner) attempt(ctx context.Context, w Work, failed *runFailed) (done O
 	program := r.prestart(ctx, w)
 	defer func() {
 		program.close()
-		if cpu, said := program.used, int(program.said.Load()); err != nil && (cpu > 0 || said > 0) && !errors.As(err, new(*runFailed)) {
+		if cpu, said := program.used, int(program.said.Load()); err != nil && (cpu > 0 || said > 0) && !errors.As(err, new(*runFailed)) && !errors.As(err, new(*Undone)) {
 			err = &Spent{err, cpu, said}
 		}
 	}()
@@ -347,16 +356,23 @@ func (r *Runner) attempt(ctx context.Context, w Work, failed *runFailed) (done O
 	if errors.As(err, &stands) && w.Bot.Manifest.AtOnce && !stands.again(w) {
 		run, failed, err = &stands.record, stands, nil
 	}
+	parts := []part{{work: w, run: run, sending: program.sending, folder: program.kept(), consent: c.wrote, word: c.word, started: started}}
+	if err == nil && failed == nil && w.Next != nil && !w.Bot.Manifest.AtOnce {
+		if run != nil {
+			parts[0].cpu = run.CPU
+		}
+		parts, err = r.more(ctx, c, parts[0])
+	}
 	var end ending
 	if err == nil {
 		rules := accountRules(r.Limits)
-		if program.asked() != "" {
+		if program.asked() != "" || len(parts) > 1 {
 			rules = afterRun(rules)
 		}
 		end, err = r.endCore(ctx, c, w.Bot, rules)
 	}
 	if err == nil {
-		end.outgoing, err = program.sending.strip(ctx, end.outgoing)
+		end.outgoing, err = strip(ctx, parts, end.outgoing)
 		err = host(err)
 	}
 	if run != nil {
@@ -367,6 +383,9 @@ func (r *Runner) attempt(ctx context.Context, w Work, failed *runFailed) (done O
 		if stands != nil {
 			return Outcome{}, stands
 		}
+		if len(parts) > 1 {
+			return Outcome{}, undone(parts, c.why(err))
+		}
 		return Outcome{}, program.blame(parent, c, run, c.why(err))
 	}
 	if run == nil && failed != nil {
@@ -375,58 +394,52 @@ func (r *Runner) attempt(ctx context.Context, w Work, failed *runFailed) (done O
 	if c.lost > 0 {
 		r.Log.Warn("core gave up messages that the bot sent", "bot", w.Bot.Address, "uid", w.Job.Cursor.UID, "messages", c.lost)
 	}
-	end.folder, end.consent, end.word = w.Bot.Storage, c.wrote, c.word
-	if failed == nil {
-		end.folder = program.kept()
+	parts[0].run = run
+	if failed != nil {
+		parts[0].folder = w.Bot.Storage
 	}
-	end.unsent = program.sending.unsent(nil)
 	if failed != nil && stands == nil {
-		end.unsent = program.sending.unsent(failed.record.Unsent)
+		parts[0].unsent = program.sending.unsent(failed.record.Unsent)
 	}
+	end.consent = parts[0].consent
 	r.apologize(ctx, w, failed, &end)
-	return r.commit(ctx, w, run, end, started)
+	return r.commit(ctx, parts, end)
 }
 
 // kindHandshake is the gate's verdict on mails whose answers go to stopped contacts too: core alone makes them, no bot has a part in it.
 const kindHandshake = "handshake"
 
 // commit stages the outgoing mails and names everything in one transaction.
-func (r *Runner) commit(ctx context.Context, w Work, run *bot.RunRecord, end ending, started time.Time) (Outcome, error) {
-	outgoing, err := r.stage(w.Bot.Address, end.outgoing)
+func (r *Runner) commit(ctx context.Context, parts []part, end ending) (Outcome, error) {
+	b := parts[0].work.Bot
+	outgoing, err := r.stage(b.Address, end.outgoing)
 	if err != nil {
 		return Outcome{}, err
 	}
 	for i := range outgoing {
-		outgoing[i].Exempt = w.Job.Kind == kindHandshake
+		outgoing[i].Exempt = parts[0].work.Job.Kind == kindHandshake
 	}
 	doubtful := r.doubtful.take()
 	crash.At(crash.Staged)
-	if run != nil {
-		run.Schedule, run.Unsent = w.Schedule.cron(), end.unsent
-		run.CoreCPU, run.CoreMemory = run.CoreCPU+end.core.CPU, max(run.CoreMemory, end.core.Memory)
-	}
-	err = r.Ledger.Commit(ctx, ledger.Commit{
-		Bot: w.Bot.Address, Jobs: w.jobs(), Schedule: w.Schedule.instant(), Account: end.account, Storage: end.folder, UIDNext: end.uidNext,
-		State: end.state, Consent: end.consent, ConsentFrom: w.Job.From, Word: end.stop(w.Job), Outgoing: outgoing, Notice: end.notice, Run: run, Unsent: end.unsent,
-		Started: started, Ended: time.Now(),
-	})
-	if err != nil {
+	closeLast(parts, end)
+	commits := commitsOf(parts, end, outgoing)
+	if err := r.Ledger.Commit(ctx, commits...); err != nil {
 		r.doubtful.put(doubtful)
-		return Outcome{}, r.uncommitted(w.Bot, outgoing, err)
+		return Outcome{}, r.uncommitted(b, outgoing, err)
 	}
 	r.settle(ctx, doubtful)
-	w.Timeline.Mark("commit")
 	crash.At(crash.Committed)
-	r.sweep(w.Bot.Address, end.account, end.folder)
-	return Outcome{Bot: w.Bot.Address, Job: w.Job.ID, Run: run, Core: end.core, Sent: len(outgoing) + end.atOnce, Word: end.word, Timeline: w.Timeline}, nil
-}
-
-// stop is what a /stop changes.
-func (e ending) stop(job ledger.Job) *ledger.Word {
-	if e.word != bot.WordStop {
-		return nil
+	r.sweep(b.Address, end.account, commits[0].Storage)
+	var done []Outcome
+	for i, p := range parts {
+		p.work.Timeline.Mark("commit")
+		core := end.core
+		core.CPU = p.coreCPU
+		done = append(done, Outcome{Bot: b.Address, Job: p.work.Job.ID, Run: p.run, Core: core, Sent: len(commits[i].Outgoing), Word: p.word,
+			Timeline: p.work.Timeline})
 	}
-	return &ledger.Word{Contact: job.Sender, Address: job.From, Stop: true}
+	done[0].Sent, done[0].More = done[0].Sent+end.atOnce, done[1:]
+	return done[0], nil
 }
 
 // uncommitted cleans up after a commit that the ledger refused. After any other failure nobody knows what the disk holds, until a

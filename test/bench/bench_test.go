@@ -12,10 +12,10 @@ import (
 
 // TestTable prints the table. With -short each n is small: to see that it works, not to measure.
 func TestTable(t *testing.T) {
-	gates, starts, deliveries, turns, wakes := 2000, 100, 100, 30, 40
+	gates, starts, deliveries, turns, wakes, rounds := 2000, 100, 100, 30, 40, 10
 	installed := []int{10, 1000, 10_000}
 	if testing.Short() {
-		gates, starts, deliveries, turns, wakes = 50, 5, 5, 3, 3
+		gates, starts, deliveries, turns, wakes, rounds = 50, 5, 5, 3, 3, 2
 		installed = []int{10, 100}
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
@@ -32,6 +32,8 @@ func TestTable(t *testing.T) {
 		func(t *testing.T) []Row { return measureBots(t, ctx, turns) })
 	section(t, "wakes", "A mail to an echo bot on the embedded relay, one after the other, on hosts with so many bots; ratio to the first; 1/s is of mails.",
 		func(t *testing.T) []Row { return measureWakes(t, ctx, wakes, installed...) })
+	section(t, "waiting", "Mails that wait for an echo bot on the embedded relay: what one takes, of so many rounds; ratio to the first.",
+		func(t *testing.T) []Row { return measureWaiting(t, ctx, rounds, 24) })
 }
 
 // section measures one part in a subtest, so that what it started has ended before the next begins.

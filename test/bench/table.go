@@ -5,7 +5,8 @@
 //   - the start of programs, bare and in their sandboxes: a script, interpreters, core;
 //   - a delivery by LMTP with Mayfly's hook off, on, and with a receiver that hangs;
 //   - a mail to a bot that sleeps in Mayfly against one to the same bot as a resident: a core of its own, kept in IDLE;
-//   - a mail to one of very many bots, whose CPU time it is, and what a host with many bots costs at rest.
+//   - a mail to one of very many bots, whose CPU time it is, and what a host with many bots costs at rest;
+//   - mails that wait for a bot, with a session each and with several in one.
 //
 // What is compared is measured by turns in one run, so that the machine's load meets all of it alike; the ratios mean more than
 // the times. The table says how busy the machine was: a busy one makes p95 worthless first, then the rest.
