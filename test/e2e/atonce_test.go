@@ -80,4 +80,5 @@ func TestAtOnceThatFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	ada.expect(`[null,"one"]`)
+	w.awaitJobs(address, 4) // it said so before its session was committed
 }
