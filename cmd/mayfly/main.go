@@ -4,6 +4,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -58,7 +59,7 @@ func main() {
 func run(ctx context.Context, args []string, std stdio) int {
 	err := dispatchVerb(ctx, args, std)
 	switch {
-	case err == nil:
+	case err == nil, errors.Is(err, flag.ErrHelp):
 		return exitOK
 	case errors.Is(err, errUsage):
 		fmt.Fprintln(std.err, "mayfly:", err)
@@ -88,9 +89,7 @@ func dispatchVerb(ctx context.Context, args []string, std stdio) error {
 		return version(rest, std)
 	case "help", "-h", "-help", "--help":
 		if len(rest) == 1 {
-			if v, ok := findOperatorVerb(rest[0]); ok {
-				return v.do(ctx, []string{"-h"}, std)
-			}
+			return helpOf(ctx, rest[0], std)
 		}
 		fmt.Fprintf(std.out, usage, operatorUsage())
 		return nil
@@ -100,4 +99,15 @@ func dispatchVerb(ctx context.Context, args []string, std stdio) error {
 		}
 		return fmt.Errorf("unknown verb %q: %w", verb, errUsage)
 	}
+}
+
+// helpOf prints the help of one verb.
+func helpOf(ctx context.Context, verb string, std stdio) error {
+	switch verb {
+	case "version", "help":
+		fmt.Fprintf(std.out, usage, operatorUsage())
+		return nil
+	}
+	std.err = std.out // it is what was asked for
+	return dispatchVerb(ctx, []string{verb, "-h"}, std)
 }

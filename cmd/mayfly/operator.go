@@ -83,7 +83,7 @@ func operatorVerbs() []operatorVerb {
 				f.IntVar(&o.limit, "limit", 20, "at most `N` runs")
 				f.Int64Var(&o.replay, "replay", 0, "try the mail that was set aside as `JOB` again")
 			}, 0, 1, showRuns},
-		{"usage", "[BOT]", "what bots used in the last hour and day, and the host's disk", "mayfly usage", nil, 0, 1, showUsage},
+		{"usage", "[BOT]", "what bots used in the last hour and day, and the host's disk, CPU time and ceilings", "mayfly usage", nil, 0, 1, showUsage},
 		{"logs", "BOT [-f]", "what a bot's last runs wrote; -f goes on with new ones", "mayfly logs dice -f",
 			func(f *flag.FlagSet, o *order) { f.BoolVar(&o.follow, "f", false, "follow: go on with new runs") }, 1, 1, showLogs},
 		{"pause", "BOT [--why TEXT]", "let a bot's mail wait in its mailbox", `mayfly pause dice --why "asks for passwords"`, why, 1, 1, pauseBot},

@@ -19,7 +19,7 @@ Usage: mayfly pack [-o FILE] [-json] [-python PATH] DIR
 
 Example:
   git clone https://example.org/echobot && cp bot.toml echobot
-  mayfly pack echobot && mayfly lint echobot.zip && mayfly demo -bot echobot.zip -say hello
+  mayfly pack echobot && mayfly lint echobot.zip && mayfly demo -core $(which deltachat-rpc-server) -bot echobot.zip -say hello
 
 Exit codes: 0 the zip was written; 1 something could not be fetched or built, or a host would refuse the bundle; 2 the command line is wrong.
 

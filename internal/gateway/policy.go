@@ -274,7 +274,7 @@ func refusedRows() []row {
 		{"the bot has one account: use forward_messages", []string{"forward_messages_to_account"}},
 		{"nobody reads the chat of a bot's own: keep what lasts in drafts, in ui.* keys or in the bot's folder",
 			[]string{"save_msgs", "add_device_message"}},
-		{"core fetches nothing for a bot: the network is reached through the origins that the operator granted", []string{"get_http_response", "get_app_version"}},
+		{"core fetches nothing for a bot: bots have no network, put what this one needs into its bundle", []string{"get_http_response", "get_app_version"}},
 		{"nobody is there between two messages: send status updates instead",
 			[]string{"send_webxdc_realtime_data", "send_webxdc_realtime_advertisement", "leave_webxdc_realtime", "set_webxdc_integration", "init_webxdc_integration"}},
 		{"a bot takes no calls: send a voice message, which is a file", []string{"place_outgoing_call", "accept_incoming_call", "end_call", "call_info", "ice_servers"}},

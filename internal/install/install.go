@@ -58,8 +58,8 @@
 // that the relay has refused for good, with the relay's words. A mail that has more than the last of these is failed. After a crash it
 // may come twice, with the same Message-ID. The same text goes to the author by chat, where the bot can write there (Author).
 //
-// OverLimit answers no request either. It says that the bot has used up what it may on this host, and that its mail waits; once a day at
-// most.
+// OverLimit answers no request either. It says that the bot has used up what it may on this host, and that its mail waits, once a day at
+// most; or how many messages were not sent, by the limit that kept the bot from it, once an hour at most.
 //
 // Removed answers no request either. It says that the operator has uninstalled the bot, and why.
 //

@@ -122,7 +122,7 @@ func runScript(ctx context.Context, c *Client) (string, error) {
 
 // checkOwnUID compares the uid that a run had, outside of its namespaces, with ours.
 func checkOwnUID(ctx context.Context, c *Client) Wall {
-	w := Wall{Name: "own uid", Mend: "start mayfly as root, or the broker by systemd as a user of its own"}
+	w := Wall{Name: "own uid", Mend: "start mayfly as root: its broker gives its rights up for a user of its own"}
 	_, _, result, err := runProbe(ctx, c, checkSpec(ProfileWorker, "whoami"))
 	switch {
 	case err != nil:
