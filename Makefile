@@ -19,7 +19,7 @@ demo: build
 
 test: lint build
 	@scripts/setup-test
-	$(DELEGATE) $(GO) test -p 2 -timeout 15m ./...
+	$(DELEGATE) $(GO) test -p 2 -timeout 20m ./...
 	@$(MAKE) --no-print-directory race
 	@$(MAKE) --no-print-directory crash KILLS=66
 	@scripts/relay-test if-possible

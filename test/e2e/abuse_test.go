@@ -21,6 +21,7 @@ import (
 // TestAbuse sends every sample of /shared/samples over SMTP to a bot that has the key for which they were made. None of the
 // abusive ones makes a run, and each is counted by its reason; the valid ones make one run each.
 func TestAbuse(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, client := w.newAccount("bot000002")
 	w.putKey(address, "bot2-secret.asc")
@@ -68,6 +69,7 @@ func TestAbuse(t *testing.T) {
 // TestRelayRefusesCleartext sends the cleartext samples by submission, where the embedded relay's filter stands, as on a
 // chatmail relay.
 func TestRelayRefusesCleartext(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	receiver, _ := w.newAccount("bot000002")
 	mallory, _ := w.newAccount("mallory01")

@@ -70,6 +70,7 @@ func colour(t *testing.T, path string) string {
 
 // TestProfile shows a bot's manifest in its user's app, and what stays of what the bot has set itself.
 func TestProfile(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, client := w.newAccount("profile01")
 	source := `export default { async message(msg, env, ctx) {
@@ -139,6 +140,7 @@ const grumble = `export default { message(msg) {
 // TestFailedRunIsToldOnce: the person who wrote hears of it, in private and once an hour; the author reads the line of the error in
 // Bot/Status, and in the chat, if the manifest's contact has one with the bot.
 func TestFailedRunIsToldOnce(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	author := w.person("author033")
 	address, client := w.newAccount("grumble01")
@@ -172,6 +174,7 @@ func TestFailedRunIsToldOnce(t *testing.T) {
 
 // TestFailedRunInAGroup: the group hears nothing. Who wrote there is told in private, after having written to the bot directly before.
 func TestFailedRunInAGroup(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	f := script("Grumble", grumble).with("[groups]\nprivacy = false\n")
 	_, invite := w.start("grumble02", f)
@@ -202,6 +205,7 @@ func TestFailedRunInAGroup(t *testing.T) {
 // TestAuthorByInvite: the bot accepts the invite link that is its manifest's contact, once, and so can tell its author by chat what has
 // failed, though the author has never written.
 func TestAuthorByInvite(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	author, ada := w.person("author035"), w.person("ada000035")
 	link, err := author.Invite(w.ctx, author.Account)

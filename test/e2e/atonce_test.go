@@ -22,6 +22,7 @@ const oneAndTwo = `export default { async message(msg) {
 
 // TestAtOnce: what a bot says is there before its run ends, and once each, in order.
 func TestAtOnce(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, invite := w.start("atonce001", atOnce("Now", oneAndTwo))
 	ada := w.person("ada000060")
@@ -43,6 +44,7 @@ func TestAtOnce(t *testing.T) {
 
 // TestAtOnceIsAtLeastOnce kills the host with SIGKILL between two messages: the first has been sent, and the message is answered anew.
 func TestAtOnceIsAtLeastOnce(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, invite := w.start("atonce002", atOnce("Now", oneAndTwo))
 	ada := w.person("ada000061")
@@ -58,6 +60,7 @@ func TestAtOnceIsAtLeastOnce(t *testing.T) {
 
 // TestAtOnceThatFails: what the bot has said stays said, core's account remembers it, and its folder is as it was.
 func TestAtOnceThatFails(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, invite := w.start("atonce003", atOnce("Torn", `export default { async message(msg, env) {
 		if (msg.text === "kept?") return JSON.stringify([await env.storage.get("k"), msg.quote && msg.quote.text])

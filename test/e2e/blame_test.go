@@ -12,6 +12,7 @@ import (
 // TestCoreDiesOfACall has a bot hand core pictures that core cannot take apart in its memory. That is a failed run of the bot, at once:
 // the user reads a sentence, no mail is set aside, and the next one is answered.
 func TestCoreDiesOfACall(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	f := resident("Bomber", "python3", client+`
 import struct, zlib
@@ -101,6 +102,7 @@ func (w *world) noneSetAside(address bot.Address) {
 // TestABotThatFillsItsAccount has a bot leave so much with core that the next mail would find no room, for ever: the run that goes that far
 // is a failed one, and the next is answered.
 func TestABotThatFillsItsAccount(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	f := resident("Hoarder", "python3", client+`
 import os

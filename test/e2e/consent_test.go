@@ -42,6 +42,7 @@ func (p *person) until(text string, silent ...string) core.Message {
 // A bot reaches all members of a group that somebody who has consented brought it into, but not who has stopped it. It adds to groups of its own, and
 // writes to on its own, only who wrote to it directly and has not stopped it since.
 func TestConsent(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, invite := w.start("consent01", script("Hostess", hostess).with("[groups]\nprivacy = false\n"))
 	ada, bob := w.person("ada000041"), w.person("bob000041")

@@ -21,6 +21,7 @@ import (
 const echo = `export default { message(msg) { return "you said: " + msg.text } }`
 
 func TestTwoBotsAtOnce(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	dice, diceClient := w.newAccount("dice00001")
 	w.append(diceClient, dice, example(t, "dice"))
@@ -68,6 +69,7 @@ func example(t *testing.T, name string) files {
 }
 
 func TestGroup(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	_, invite := w.start("group0001", script("Group", `export default { async message(msg) {
 		const names = (await msg.chat.members()).map(c => c.name).filter(n => n != "Me").sort()
@@ -89,6 +91,7 @@ func TestGroup(t *testing.T) {
 // TestGroupPrivacy shows what wakes a bot in a group unless its manifest says otherwise: its commands, mentions of it and
 // answers to it.
 func TestGroupPrivacy(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, invite := w.start("private01", script("Hal", echo).with("[[commands]]\nname = \"open\"\ndescription = \"Opens the doors\"\n"))
 	ada := w.person("ada000009")
@@ -111,6 +114,7 @@ func TestGroupPrivacy(t *testing.T) {
 
 // TestWebxdc sends an app from the bot and an update back to it.
 func TestWebxdc(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	_, invite := w.start("webxdc001", script("App", `export default {
 		async message(msg) {
@@ -156,6 +160,7 @@ func app(t *testing.T) string {
 }
 
 func TestFileBothWays(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, invite := w.start("files0001", script("Files", `export default { async message(msg) {
 		if (!msg.file) return "no file"
@@ -190,6 +195,7 @@ func TestFileBothWays(t *testing.T) {
 // TestFileComesBeforeItsText has the relay deliver the two mails of a large message in the wrong order. The second one waits for
 // the first, and the bot gets both.
 func TestFileComesBeforeItsText(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, invite := w.start("files0002", script("Files", `export default { message(msg) {
 		return `+"`${msg.text} with ${msg.file?.size} bytes`"+`
@@ -245,6 +251,7 @@ func moveFirstToTheEnd(c *imapclient.Client) error {
 }
 
 func TestReaction(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, invite := w.start("react0001", script("React", `export default { async message(msg) { await msg.react("👍"); return "seen" } }`))
 	ada := w.person("ada000004")
@@ -267,6 +274,7 @@ func TestReaction(t *testing.T) {
 }
 
 func TestEdit(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, invite := w.start("edits0001", script("Edits", `export default { async message(msg) {
 		const sent = await msg.reply("thinking about " + msg.text)
@@ -297,6 +305,7 @@ func TestEdit(t *testing.T) {
 // TestFailingBots shows that a bot's failure is its author's matter: it is recorded with its reason, the mail is over, and the
 // bot answers the next one.
 func TestFailingBots(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name, account, source string
 		status                bot.RunStatus
@@ -333,6 +342,7 @@ func failUnlessFine(source string) string {
 }
 
 func TestSyntaxErrorIsRefused(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, client := w.newAccount("syntax001")
 	w.append(client, address, script("Syntax", "export default {\n  message(msg) { return msg.text +* 2 }\n}"))
@@ -348,6 +358,7 @@ func TestSyntaxErrorIsRefused(t *testing.T) {
 }
 
 func TestUpdateAndUninstall(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, client := w.newAccount("update001")
 	counter := `export default { async message(msg, env) {
@@ -385,6 +396,7 @@ func TestUpdateAndUninstall(t *testing.T) {
 }
 
 func TestRestartWithMailWaiting(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	_, invite := w.start("restart01", script("Echo", echo))
 	ada := w.person("ada000007")

@@ -16,6 +16,7 @@ import (
 
 // TestInstallByPython installs an example with a script of Python's standard library, before the host knows of the folder Bot.
 func TestInstallByPython(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	const address, password = bot.Address("python001@" + domain), "correct horse"
 	host, port, err := net.SplitHostPort(w.imap)
@@ -46,6 +47,7 @@ func TestInstallByPython(t *testing.T) {
 
 // TestInstallByDraft saves a draft with single attachments into the folder Bot, with the bytes and the flags of Thunderbird.
 func TestInstallByDraft(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, client := w.newAccount("drafted01")
 	w.serve()

@@ -51,6 +51,7 @@ func (w *world) told(client *mailbox.Client, n int, texts ...string) {
 }
 
 func TestRollback(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, client := w.newAccount("rollback1")
 	w.append(client, address, version("1.0.0"))
@@ -71,6 +72,7 @@ func TestRollback(t *testing.T) {
 
 // TestRemovedFolderUninstalls removes the folder Bot as a mail client does, while the host is down.
 func TestRemovedFolderUninstalls(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, client := w.newAccount("removed01")
 	w.append(client, address, script("Echo", echo))
@@ -96,6 +98,7 @@ func TestRemovedFolderUninstalls(t *testing.T) {
 
 // TestInstallRules has a host that takes two new bots or versions an hour, of one account. It counts over a restart.
 func TestInstallRules(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, client := w.newAccount("ruled0001")
 	stranger, strange := w.newAccount("stranger1")
@@ -115,6 +118,7 @@ func TestInstallRules(t *testing.T) {
 
 // TestSecretsInTheMessage installs a bot with the account's password and its key, and then takes the master user away.
 func TestSecretsInTheMessage(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	const address, password = bot.Address("secrets01@" + domain), "correct horse"
 	client, err := mailbox.Dial(w.ctx, mailbox.Server{Addr: w.imap, TLS: "plain"}, mailbox.Login{Username: string(address), Password: password})
@@ -157,6 +161,7 @@ func TestSecretsInTheMessage(t *testing.T) {
 
 // TestKeyThatCoreRefuses sends a key that we can read and core cannot. The author is told, and the next message installs the bot.
 func TestKeyThatCoreRefuses(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, client := w.newAccount("badkey001")
 	key := string(readAll(t, "testdata/refused-key.asc")) // made by go-crypto; core finds a wrong checksum in it

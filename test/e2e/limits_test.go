@@ -13,6 +13,7 @@ import (
 // A contact over its limit is told once, and its mail is worked off later: here when the author grants more, and the host, which
 // remembers how long mail waits, has started again.
 func TestAContactOverItsLimit(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	const source = "export default { message(msg) { return 'echo ' + msg.text } }"
 	// Two of the four are the handshake.
@@ -48,6 +49,7 @@ func burner() files {
 
 // A bot that burns CPU time is ended when its budget is used up. Then its mail waits, and its author is told.
 func TestABotThatBurnsItsBudget(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.settings = strings.NewReplacer("[log]", "[limits]\ncpu_per_hour = \"2s\"\n[log]")
 	address, client := w.newAccount("burner001")
@@ -120,6 +122,7 @@ func TestBotsThatBurnTheHostsBudget(t *testing.T) {
 
 // The operator lowers what a run may take; it holds for bots that were installed before.
 func TestTheOperatorLowersTheWall(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	f := script("Slow", `export default { async message(msg) { await new Promise(r => setTimeout(r, 4000)); return "slept" } }`)
 	f["bot.toml"] = strings.Replace(f["bot.toml"], `wall = "5s"`, `wall = "30s"`, 1)

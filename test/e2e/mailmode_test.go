@@ -72,6 +72,7 @@ def serve(handle):
 
 // TestMailBot runs a bot that has only ever known IMAP and SMTP, for one message after the other.
 func TestMailBot(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, invite := w.start("mailbot01", mailBot("Postman", "python3", mailLoop+`
 def handle(mail):
@@ -110,6 +111,7 @@ serve(handle)
 
 // TestMailBotByTLS: a bot may insist on TLS and verify the certificate, as Python, node and openssl do it by default.
 func TestMailBotByTLS(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	f := mailBot("Secure", "python3", mailLoop+`
 import ssl, subprocess
@@ -146,6 +148,7 @@ serve(handle)
 
 // TestMailBotOfTheGuide runs what docs/AUTHORS.md shows.
 func TestMailBotOfTheGuide(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	_, section, found := strings.Cut(string(readAll(t, "../../docs/AUTHORS.md")), "## A bot with its own mail client")
 	f := files{"bot.toml": fenced(section, "toml"), "bot.py": fenced(section, "python")}
@@ -167,6 +170,7 @@ func fenced(text, language string) string {
 
 // TestMailBotInAGroup: Reply-To is the group; From is who wrote, in private, if they have written to the bot before.
 func TestMailBotInAGroup(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	_, invite := w.start("mailbot04", mailBot("Groupie", "python3", mailLoop+`
 def handle(mail):
@@ -203,6 +207,7 @@ serve(handle)
 
 // TestMailBotWalls: what a bot tries that it may not ends with a refusal, and its next message is answered.
 func TestMailBotWalls(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, invite := w.start("mailbot05", slow(mailBot("Hostile", "python3", mailLoop+`
 import socket, time
@@ -374,6 +379,7 @@ serve(handle)
 
 // TestMailBotAtOnce: what it has sent is said, though it fails then.
 func TestMailBotAtOnce(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	f := slow(mailBot("Hasty", "python3", mailLoop+"import time\nfor mail in new():\n    answer(mail, 'at once')\n    time.sleep(1)\n    sys.exit(1)\n"))
 	f["bot.toml"] = "replies = \"at once\"\n" + f["bot.toml"]
@@ -386,6 +392,7 @@ func TestMailBotAtOnce(t *testing.T) {
 
 // TestLargeFilesOfMailBots go both ways, and what they cost the daemon is bounded, also where parts are fetched over and over again.
 func TestLargeFilesOfMailBots(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, invite := w.start("mailbot07", slow(mailBot("Courier", "python3", mailLoop+`
 def handle(mail):
@@ -421,6 +428,7 @@ handle(email.message_from_bytes(data[0][1], policy=email.policy.default))
 
 // TestEndsOfMailBots: how else a run ends.
 func TestEndsOfMailBots(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name, account, script string
 		status                bot.RunStatus

@@ -134,6 +134,7 @@ func relayFallsSilent(t *testing.T) {
 
 // TestMailVanishesBetweenLookAndFetch deletes a mail, as another client of the account could, when the host is about to fetch it.
 func TestMailVanishesBetweenLookAndFetch(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	inbound, _ := w.behindProxies("")
 	address, invite := w.start("vanish001", script("Echo", echo))
@@ -275,6 +276,7 @@ func (w *world) requireEmpty(client *mailbox.Client, address bot.Address) {
 
 // TestLargeMail delivers mails at the limit of 30 MiB: junk, one a little above it, and one that is encrypted and worked.
 func TestLargeMail(t *testing.T) {
+	t.Parallel()
 	const large = 29_000_000
 	const size = large / 4 * 3 / 41 * 40 // of the file: base64 and the armor's lines make it larger, compression smaller
 	w := newWorld(t)
@@ -323,6 +325,7 @@ func inLines(s string) string {
 // TestBrokenMIME delivers what no mail program writes, to the INBOX and to the folder Bot. Each mail in the INBOX is refused and
 // deleted; the message in the folder is answered; a person behind it all is answered by the bot that was there before.
 func TestBrokenMIME(t *testing.T) {
+	t.Parallel()
 	broken := brokenMails()
 	w := newWorld(t)
 	address, invite := w.start("mime00001", script("Echo", echo))
@@ -393,6 +396,7 @@ func nested(n int) string {
 
 // TestBrokenMIMEInTheFolder has the same in the folder Bot. Each message is answered, and the bot stays.
 func TestBrokenMIMEInTheFolder(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, client := w.newAccount("mime00002")
 	w.append(client, address, script("Echo", echo))

@@ -25,6 +25,7 @@ wall = "5s"
 
 // TestPythonBot runs the example: the mail on stdin, the reply on stdout, a memory in $HOME, an attachment.
 func TestPythonBot(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, invite := w.start("counter01", example(t, "counter"))
 	ada := w.person("ada000020")
@@ -45,6 +46,7 @@ func TestPythonBot(t *testing.T) {
 
 // TestPipeEnvironment shows what a program is told in its environment, as procmail does, and where it runs.
 func TestPipeEnvironment(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, invite := w.start("environ01", native("Environ", "sh", `
 cat >/dev/null
@@ -66,6 +68,7 @@ env | grep -c . >&2
 
 // TestFailingPrograms shows the ends that native programs come to, and what their authors read.
 func TestFailingPrograms(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name, account, script string
 		status                bot.RunStatus
@@ -99,6 +102,7 @@ func TestFailingPrograms(t *testing.T) {
 
 // TestSyntaxErrorsOfInterpretersAreRefused shows that what does not parse is not installed, and where.
 func TestSyntaxErrorsOfInterpretersAreRefused(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, client := w.newAccount("syntax002")
 	w.serve()
@@ -117,6 +121,7 @@ func TestSyntaxErrorsOfInterpretersAreRefused(t *testing.T) {
 
 // TestPerlModulesOfTheBundle: the check of a script finds what the run will find.
 func TestPerlModulesOfTheBundle(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	f := native("Modules", "perl", "use Greeting; print Greeting::hello();\n")
 	f["lib/Greeting.pm"] = "package Greeting; sub hello { 'hello from a module' } 1;\n"
@@ -129,6 +134,7 @@ func TestPerlModulesOfTheBundle(t *testing.T) {
 
 // TestTemporaryFailureIsTriedAgain: a program that ends with EX_TEMPFAIL is run again, and what it said until then is not said.
 func TestTemporaryFailureIsTriedAgain(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	_, invite := w.start("tempfail1", native("Later", "python3", `
 import email, email.utils, sys, time

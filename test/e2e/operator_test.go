@@ -61,6 +61,7 @@ func ask[A any](w *world, verb string, args ...string) (a A) {
 
 // TestOperatorSees asks a running host everything that its operator can, in both forms.
 func TestOperatorSees(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, invite := w.start("seen00001", script("Seen", `export default { message(msg) {
 		console.log("about to answer", msg.text)
@@ -115,6 +116,7 @@ func TestOperatorSees(t *testing.T) {
 
 // TestOperatorFollows reads a bot's log while it works.
 func TestOperatorFollows(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	_, invite := w.start("follow001", script("Follow", `export default { message(msg) { console.log("heard " + msg.text); return "you said: " + msg.text } }`))
 	ada := w.person("ada000202")
@@ -149,6 +151,7 @@ func TestOperatorFollows(t *testing.T) {
 
 // TestOperatorPauses lets mails wait, over a restart of the host too, and then answers each once.
 func TestOperatorPauses(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, invite := w.start("paused001", script("Paused", echo))
 	ada := w.person("ada000203")
@@ -220,6 +223,7 @@ func TestOperatorRemoves(t *testing.T) {
 // TestOperatorMoves makes a backup while mails are worked off, stops the host soon after, and goes on from the backup in another place:
 // every mail has one reply.
 func TestOperatorMoves(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, invite := w.start("moved0001", script("Moved", echo))
 	ada := w.person("ada000205")
@@ -268,6 +272,7 @@ func TestOperatorMoves(t *testing.T) {
 
 // TestOperatorWithoutDaemon has each command say that no daemon runs, and how to start it.
 func TestOperatorWithoutDaemon(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, _ := w.start("asleep001", script("Asleep", echo))
 	w.stop()
@@ -287,6 +292,7 @@ func TestOperatorWithoutDaemon(t *testing.T) {
 
 // A daemon that starts while a command has the lock waits for it, and a command that comes while the daemon starts waits for the answer.
 func TestOperatorBesideAStart(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.newAccount("early0001")
 	w.serve()

@@ -43,6 +43,7 @@ def say(msg, text, **more):
 // TestResidentBot runs a daemon for one message after the other: it answers, keeps a state, sends a file and reads one. What lies in
 // site-packages it can import, and deltachat-rpc-server tells the version that core has.
 func TestResidentBot(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	f := resident("Resident", "python3", client+`
 import os, packaged

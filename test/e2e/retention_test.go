@@ -18,6 +18,7 @@ import (
 // TestCoreForgets lets a month pass for an account with files, by way of its database and of its files' times. Core deletes the messages,
 // and then the files that nothing refers to.
 func TestCoreForgets(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, invite := w.start("forgets01", script("Forgets", echo))
 	ada := w.person("ada000301")

@@ -24,6 +24,7 @@ import (
 
 // TestOddTextsInAGroup sends what could trip the search for commands. The host lives, and no run is made.
 func TestOddTextsInAGroup(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, invite := w.start("slash0001", script("Hal", echo))
 	ada := w.person("ada000101")
@@ -39,6 +40,7 @@ func TestOddTextsInAGroup(t *testing.T) {
 
 // TestBotsDoNotAnswerBots joins one bot to a group with another; a person's word wakes both, and neither wakes the other.
 func TestBotsDoNotAnswerBots(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	chatty := func(name string) files {
 		return script(name, `export default { message(msg) { return "`+name+` heard: " + msg.text } }`).with("[groups]\nprivacy = false\n")
@@ -69,6 +71,7 @@ func TestBotsDoNotAnswerBots(t *testing.T) {
 
 // TestBotsAnswerBotsWhereGranted has a host whose operator allows it: who asks for messages of bots gets them, who does not, does not.
 func TestBotsAnswerBotsWhereGranted(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.settings = strings.NewReplacer("[log]\n", "[bots]\nfrom_bots = true\n[log]\n")
 	open := func(name, lines string) files {
@@ -107,6 +110,7 @@ func TestBotsAnswerBotsWhereGranted(t *testing.T) {
 
 // TestTooLongALineEndsTheRunAtOnce sends a text over the line limit: a clear error, and not the wall clock.
 func TestTooLongALineEndsTheRunAtOnce(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, invite := w.start("longline1", script("Long", `export default { async message(msg) { await msg.reply("x".repeat(2e6)) } }`))
 	ada := w.person("ada000103")
@@ -157,7 +161,7 @@ func TestBrokerDies(t *testing.T) {
 	ada.expect("you said: one")
 }
 
-// killProcess kills the one process of ours whose command line fits.
+// killProcess kills the one process of ours whose command line fits: a test that calls it is not parallel.
 func (w *world) killProcess(fits func(command string) bool) {
 	w.t.Helper()
 	ours, _ := family()
@@ -178,6 +182,7 @@ func (w *world) killProcess(fits func(command string) bool) {
 
 // TestBombBesideMail sends a mail of 200 kB that unpacks to 36 MB, and one behind it that is answered.
 func TestBombBesideMail(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, client := w.newAccount("bot000002")
 	w.putKey(address, "bot2-secret.asc")

@@ -77,6 +77,7 @@ func (w *world) scheduledRuns(address bot.Address) []ledger.Run {
 // TestScheduledRun: what was missed while the host was down is run once. The bot writes to who has written to it, and into their
 // group, but not to who has stopped it.
 func TestScheduledRun(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, invite := w.start("poster001", onNewYear(script("Poster", poster)))
 	ada, bob := w.person("ada000031"), w.person("bob000031")
@@ -125,6 +126,7 @@ func TestScheduledRun(t *testing.T) {
 
 // TestKillInAScheduledRun: the host dies after the bot has said something and before that is committed; it is said once.
 func TestKillInAScheduledRun(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	slow := strings.Replace(poster, "    console.log(event.cron", "    ctx.waitUntil(new Promise(r => setTimeout(r, 2000)))\n    console.log(event.cron", 1)
 	slow = strings.Replace(slow, "scheduled(event, env)", "scheduled(event, env, ctx)", 1)
@@ -152,6 +154,7 @@ func TestKillInAScheduledRun(t *testing.T) {
 
 // TestFailedScheduledRun: nothing of it counts but the record, and it is not run again before the next instant.
 func TestFailedScheduledRun(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	failing := strings.Replace(poster, "console.log(event.cron", `await env.storage.put("spoilt", "yes"); for (const key of await env.storage.list("chats/")) await env.send(Number(key.slice(6)), "lost")
     if (event.lastRun === null) throw new Error("on purpose")
@@ -181,6 +184,7 @@ func TestFailedScheduledRun(t *testing.T) {
 
 // TestScheduledProgram prints to chats by their numbers. What may not be written to is in its log.
 func TestScheduledProgram(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, invite := w.start("poster004", onNewYear(native("Program", "sh", `
 if [ -z "$MAYFLY_SCHEDULE" ]; then
@@ -211,6 +215,7 @@ echo "and more"
 
 // TestScheduledDaemon: a daemon that posts when it is started for a schedule is ended when it is quiet.
 func TestScheduledDaemon(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, invite := w.start("poster005", onNewYear(resident("Daemon", "python3", client+`
 import os
@@ -239,6 +244,7 @@ for msg in messages():
 
 // TestScheduledMailBot: a bot with a mail client of its own finds its INBOX empty, and writes to an address that it knows.
 func TestScheduledMailBot(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, invite := w.start("poster006", onNewYear(mailBot("Mailing", "python3", mailLoop+`
 memory = os.path.join(os.environ["HOME"], "reader")
@@ -273,6 +279,7 @@ serve(handle)
 
 // TestScheduledAtOnce: what a bot that replies at once has said is sent while it runs, and stands though the run fails.
 func TestScheduledAtOnce(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	failing := strings.Replace(poster, "await env.send(", "await sendAndWait(env, ", 1) + `
 async function sendAndWait(env, to, text) {
@@ -302,6 +309,7 @@ async function sendAndWait(env, to, text) {
 
 // TestScheduledProgramTriesAgain: exit code 75 leaves the schedule where it is, and the run is on record.
 func TestScheduledProgramTriesAgain(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, _ := w.start("poster008", onNewYear(native("Later", "sh", "exit 75")))
 	w.stop()

@@ -16,6 +16,7 @@ import (
 // TestNoSecretReachesABot has a bot call every method of core, write down every answer, and send that: nothing in it is the
 // password, the key, a path or a server of the host's or of core's. Files that are none are refused on the way.
 func TestNoSecretReachesABot(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	spec, err := exec.Command(coretest.Binary(t), "--openrpc").Output()
 	if err != nil {

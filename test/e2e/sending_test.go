@@ -27,6 +27,7 @@ func (w *world) sentTo(address bot.Address, to *person) int64 {
 // A bot that tries to send 1,000 messages in a loop sends what one contact may get in an hour. It reads why; its author is told, and so is
 // the operator. What the contact writes then waits, and others have their answers.
 func TestAThousandMessages(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	const most = 20
 	w.settings = strings.NewReplacer("[log]", fmt.Sprintf("[limits.sending]\nmails_per_hour_and_contact = %d\n[log]", most))
@@ -68,6 +69,7 @@ func TestAThousandMessages(t *testing.T) {
 
 // What no gateway counts is counted by its envelope: of a group whose members have had enough, the others get it. All else goes on.
 func TestEnvelopesAreCounted(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.settings = strings.NewReplacer("[log]", "[limits.sending]\nmails_per_hour_and_contact = 9\n[log]")
 	address, invite := w.start("pipes0001", native("Pipes", "sh", "echo pong"))
@@ -97,6 +99,7 @@ func TestEnvelopesAreCounted(t *testing.T) {
 
 // An attachment above the operator's bound is refused, one below it is sent.
 func TestAttachmentsAreBounded(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.settings = strings.NewReplacer("[log]", "[limits.sending]\nattachment = \"300kB\"\n[log]")
 	_, invite := w.start("files0031", script("Files", `export default { async message(msg) {

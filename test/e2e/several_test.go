@@ -26,6 +26,7 @@ func (w *world) cores(after int) int {
 // TestSeveralInOneSession: mails that wait for a bot are answered in order, each once, on the folder that the one before has left, and one
 // core serves many of them.
 func TestSeveralInOneSession(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, invite := w.start("several01", script("Count", counting))
 	ada, bob := w.person("ada000063"), w.person("bob000063")
@@ -69,6 +70,7 @@ func TestSeveralInOneSession(t *testing.T) {
 
 // TestSeveralWithAFailure: a run that fails undoes the session, and then every mail has one of its own.
 func TestSeveralWithAFailure(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, invite := w.start("several02", script("Count", counting))
 	ada := w.person("ada000064")
@@ -105,6 +107,7 @@ func TestSeveralWithAFailure(t *testing.T) {
 
 // TestKillInASessionOfSeveral: nothing was said, and everything is said once.
 func TestKillInASessionOfSeveral(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, invite := w.start("several03", script("Count", counting))
 	ada := w.person("ada000065")

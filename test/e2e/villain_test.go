@@ -43,6 +43,7 @@ bytes_per_hour_and_contact = "10GB"
 // nothing but its own bytes leaves the host, and only to whom it may write; the next honest message is answered; and the daemon's memory
 // stays bounded.
 func TestMaliciousBot(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
@@ -215,6 +216,7 @@ func vmHWM(t *testing.T, pid int) int64 {
 // TestMaliciousScript has a script call the gateway as its worker lets it: thousands of calls at once, what is not its own, and nesting
 // without end.
 func TestMaliciousScript(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, invite := w.start("villain02", script("Villain", `export default { async message(msg, env) {
 		const refused = async (...call) => {
@@ -271,6 +273,7 @@ func TestMaliciousScript(t *testing.T) {
 
 // TestMaliciousProgram leaves a grandchild behind that holds the output open and goes on to print; and prints without an end.
 func TestMaliciousProgram(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, invite := w.start("villain03", native("Villain", "python3", `
 import os, sys, time

@@ -54,6 +54,7 @@ main = "main.wasm"
 }
 
 func TestWASMBot(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	for name, text := range map[string]string{"main.go": wasmBot, "go.mod": "module bot\n\ngo 1.24\n"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
@@ -85,6 +86,7 @@ func TestWASMBot(t *testing.T) {
 }
 
 func TestBadModulesAreRefused(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, client := w.newAccount("wasmbad01")
 	w.append(client, address, wasmFiles("\x00asm\x01\x00\x00\x00"))

@@ -11,6 +11,7 @@ import (
 
 // A user stops a bot and hears nothing from it, also in a group where another user goes on, until the user says /start.
 func TestStopAndStart(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	echo := script("Echo", `export default { message(msg) { return "echo " + msg.text } }`)
 	address, invite := w.start("words0001", echo)
@@ -56,6 +57,7 @@ func TestStopAndStart(t *testing.T) {
 
 // Chatter of a group starts nothing, once core knows its sender.
 func TestGroupChatterStartsNothing(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, invite := w.start("words0002", script("Echo", `export default { message(msg) { return "echo " + msg.text } }`))
 	ada := w.person("ada000022")
@@ -90,6 +92,7 @@ func (w *world) operate(args ...string) {
 
 // A bot that is paused is not started, and what is written to it waits; the host's words are answered all the same.
 func TestHostWordsOfAPausedBot(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	echo := script("Echo", `export default { message(msg) { return "echo " + msg.text } }`).with("[[commands]]\nname = \"again\"\ndescription = \"once more\"\n")
 	address, invite := w.start("words0003", echo)
@@ -130,6 +133,7 @@ func TestHostWordsOfAPausedBot(t *testing.T) {
 
 // What only core can tell to be a word to the host is heard, too: in a group the answer to a message of the bot's, and a word with a file.
 func TestStopThatOnlyCoreCanTell(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	address, invite := w.start("words0004", script("Echo", `export default { message(msg) { return "echo " + msg.text } }`))
 	ada := w.person("ada000024")
