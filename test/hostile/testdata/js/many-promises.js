@@ -1,8 +1,8 @@
 // wall: pids
 // tries: a million things at a time: whatever each is for the worker, a thread or not
-// limits: wall=10s
-// ends: done OK or done RE or killed memory
-// within: 20s
+// limits: wall=25s
+// ends: done OK or done RE or done TO or killed memory
+// within: 40s
 export default {
 	async message(msg, env) {
 		console.log("trying: 100,000 timers, and as many reads")
