@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -291,6 +292,34 @@ func TestARunIsTriedAgain(t *testing.T) {
 		cpu, err := b.ledger.Used(t.Context(), one, ledger.WholeBot, ledger.CPU, 24*time.Hour)
 		if err != nil || cpu != 4e6 {
 			t.Errorf("charged %d, %v", cpu, err)
+		}
+	})
+}
+
+// A session that has said something at once, and that the host then fails to finish, says it anew each time it is tried: that has an end,
+// also where the host is at fault.
+func TestWhatWasSaidAtOnceIsNotSaidWithoutEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, one)
+		b.opts.MaxAttempts = 5
+		start := time.Now()
+		var tries []time.Duration
+		b.sessions.run = func(w session.Work) error {
+			if w.Job.Cursor.UID != 2 {
+				return nil
+			}
+			tries = append(tries, time.Since(start).Round(time.Second))
+			return &session.Spent{Cause: errors.New("no space left on device"), CPU: time.Second, AtOnce: 1}
+		}
+		b.put(one, 2, "eml/5-text.user.eml")
+		b.put(one, 3, "abuse/abuse-08.eml") // of another key and address
+		b.Wake(b.ctx, one, WakeInbox)
+		if left := b.left(one); !slices.Equal(left, []uint32{2}) {
+			t.Errorf("%v wait, want 2", left)
+		}
+		time.Sleep(3 * time.Hour)
+		if want := []time.Duration{0, 15e9, 75e9, 315e9, 1275e9}; !slices.Equal(tries, want) {
+			t.Errorf("tries after %v, want %v", tries, want)
 		}
 	})
 }

@@ -361,10 +361,15 @@ func (a *actor) failed(ctx context.Context, w session.Work, cause error) error {
 	ctx = context.WithoutCancel(ctx)
 	var again *session.Again
 	if errors.As(cause, &again) {
-		pause := retryAfter << (2 * (w.Job.Attempts - 1))
-		a.log.Info("the run is tried again later", "uid", w.Job.Cursor.UID, "in", pause, "attempt", w.Job.Attempts, "message", again.Record.Message)
-		over := &overBudget{need: need{whose: "another try"}, until: time.Now().Add(pause), contact: contactOf(w.Job.Sender, w.Job.From)}
-		return errors.Join(a.d.opts.Ledger.Fail(ctx, []int64{w.Job.ID}, again.Record, false), over)
+		return a.tryLater(ctx, w.Job, again.Record)
+	}
+	record := bot.RunRecord{Status: bot.RunInternal, Message: cause.Error()}
+	var spent *session.Spent
+	if errors.As(cause, &spent) {
+		record.CPU, record.AtOnce = spent.CPU, spent.AtOnce
+	}
+	if record.AtOnce > 0 && !stopped {
+		return a.tryLater(ctx, w.Job, record) // what was said is said anew each time: that has an end, whoever is at fault
 	}
 	if stopped || !errors.Is(cause, session.ErrMail) {
 		// Not forgiven for want of space, five times, the mail would be set aside.
@@ -373,12 +378,15 @@ func (a *actor) failed(ctx context.Context, w session.Work, cause error) error {
 	if stopped {
 		return cause
 	}
-	record := bot.RunRecord{Status: bot.RunInternal, Message: cause.Error()}
-	var spent *session.Spent
-	if errors.As(cause, &spent) {
-		record.CPU, record.AtOnce = spent.CPU, spent.AtOnce
-	}
 	return errors.Join(cause, a.d.opts.Ledger.Fail(ctx, []int64{w.Job.ID}, record, false))
+}
+
+// tryLater has a mail wait for its next attempt, and with it all mail of its sender.
+func (a *actor) tryLater(ctx context.Context, job ledger.Job, record bot.RunRecord) error {
+	pause := retryAfter << (2 * (job.Attempts - 1))
+	a.log.Info("the run is tried again later", "uid", job.Cursor.UID, "in", pause, "attempt", job.Attempts, "message", record.Message)
+	over := &overBudget{need: need{whose: "another try"}, until: time.Now().Add(pause), contact: contactOf(job.Sender, job.From)}
+	return errors.Join(a.d.opts.Ledger.Fail(ctx, []int64{job.ID}, record, false), over)
 }
 
 // lingering is a context that ends some time after its parent.

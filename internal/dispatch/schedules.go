@@ -243,10 +243,15 @@ func (a *actor) scheduleFailed(ctx context.Context, w session.Work, cause error)
 	ctx = context.WithoutCancel(ctx)
 	var again *session.Again
 	if errors.As(cause, &again) {
-		pause := retryAfter << (2 * (s.Attempts - 1))
-		a.log.Info("the scheduled run is tried again later", "schedule", s.Cron, "in", pause, "attempt", s.Attempts, "message", again.Record.Message)
-		a.retries[s.Cron] = retry{s.At, time.Now().Add(pause)}
-		return a.d.opts.Ledger.FailSchedule(ctx, a.account, s.Instant, again.Record, false)
+		return a.scheduleLater(ctx, s, again.Record)
+	}
+	record := bot.RunRecord{Status: bot.RunInternal, Schedule: s.Cron, Message: cause.Error()}
+	var spent *session.Spent
+	if errors.As(cause, &spent) {
+		record.CPU, record.AtOnce = spent.CPU, spent.AtOnce
+	}
+	if record.AtOnce > 0 && !stopped {
+		return a.scheduleLater(ctx, s, record)
 	}
 	if stopped || !errors.Is(cause, session.ErrMail) {
 		cause = errors.Join(cause, a.owe(ctx, func(ctx context.Context) error { return a.d.opts.Ledger.ForgiveSchedule(ctx, a.account, s.Instant) }))
@@ -254,10 +259,13 @@ func (a *actor) scheduleFailed(ctx context.Context, w session.Work, cause error)
 	if stopped {
 		return cause
 	}
-	record := bot.RunRecord{Status: bot.RunInternal, Schedule: s.Cron, Message: cause.Error()}
-	var spent *session.Spent
-	if errors.As(cause, &spent) {
-		record.CPU, record.AtOnce = spent.CPU, spent.AtOnce
-	}
 	return errors.Join(cause, a.d.opts.Ledger.FailSchedule(ctx, a.account, s.Instant, record, false))
+}
+
+// scheduleLater has a schedule wait for its next attempt.
+func (a *actor) scheduleLater(ctx context.Context, s *session.Schedule, record bot.RunRecord) error {
+	pause := retryAfter << (2 * (s.Attempts - 1))
+	a.log.Info("the scheduled run is tried again later", "schedule", s.Cron, "in", pause, "attempt", s.Attempts, "message", record.Message)
+	a.retries[s.Cron] = retry{s.At, time.Now().Add(pause)}
+	return a.d.opts.Ledger.FailSchedule(ctx, a.account, s.Instant, record, false)
 }

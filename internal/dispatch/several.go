@@ -118,9 +118,6 @@ func (s *several) judge(ctx context.Context, cursor ledger.Cursor, used session.
 		return nil, err
 	}
 	crash.At(crash.Passed)
-	if err := a.afford(ctx, verdict); err != nil {
-		return nil, unlessOver(err)
-	}
 	size := int64(len(raw))
 	cpu, within, err := s.within(ctx, verdict, size, used)
 	if err != nil || !within {
@@ -129,6 +126,9 @@ func (s *several) judge(ctx context.Context, cursor ledger.Cursor, used session.
 	room := s.room + a.d.opts.Bounds.Unpacked(size)
 	if fits, err := a.d.opts.Sessions.Fits(s.bot, room+used.Bytes); err != nil || !fits {
 		return nil, err
+	}
+	if err := a.afford(ctx, verdict); err != nil {
+		return nil, unlessOver(err)
 	}
 	job, err := a.d.opts.Ledger.Accept(ctx, jobOf(ledger.Job{Bot: a.account, Cursor: cursor}, verdict, size))
 	if err != nil {
@@ -217,7 +217,6 @@ func (s *several) within(ctx context.Context, v gate.Verdict, size int64, used s
 // undone gives each mail of a session that was undone back, to have one of its own.
 func (s *several) undone(ctx context.Context, u *session.Undone) error {
 	a := s.a
-	a.aloneUntil = time.Now().Add(aloneTime)
 	a.queue = append(s.mails, a.queue...)
 	stopped := ctx.Err() != nil
 	ctx = context.WithoutCancel(ctx)
@@ -230,6 +229,7 @@ func (s *several) undone(ctx context.Context, u *session.Undone) error {
 	if stopped || err != nil {
 		return errors.Join(u.Cause, err)
 	}
+	a.aloneUntil = time.Now().Add(aloneTime)
 	a.log.Info("the mails of a session have one each now: nothing of it was kept", "mails", len(ids), "cause", u.Cause)
 	record := bot.RunRecord{Status: bot.RunInternal, CPU: u.CPU, Message: fmt.Sprintf("nothing of this session of %d mails was kept, each is worked on by itself: %v", len(ids), u.Cause)}
 	err = a.d.opts.Ledger.Fail(ctx, ids, record, false)

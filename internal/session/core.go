@@ -234,15 +234,21 @@ func (c *coreSide) askFlush(ctx context.Context) error {
 
 // note takes from an event what is known by counting.
 func (c *coreSide) note(e core.Event, ok bool) error {
-	switch {
-	case !ok:
+	if !ok {
 		return errors.New("core ended while it worked on the mail")
-	case e.Kind == core.AccountsChanged:
+	}
+	c.count(e)
+	return nil
+}
+
+// count takes an event into account. Each event is counted once, whoever reads it: a flush that was asked for may be told of during a run.
+func (c *coreSide) count(e core.Event) {
+	switch {
+	case e.Kind == core.AccountsChanged && c.flushes > 0:
 		c.flushes--
 	case e.Kind == core.MsgFailed:
 		c.lost++
 	}
-	return nil
 }
 
 // drain returns when core has nothing left to do that would be lost to a user.
@@ -265,9 +271,7 @@ func (c *coreSide) drain(ctx context.Context, limit time.Duration) error {
 			if !ok {
 				return errors.New("core ended before it was drained")
 			}
-			if e.Kind == core.MsgFailed {
-				c.lost++
-			}
+			c.count(e)
 		case <-c.relay.Changed():
 		case <-time.After(20 * time.Millisecond):
 		case <-ctx.Done():

@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"mayfly/internal/bot"
-	"mayfly/internal/core"
 	"mayfly/internal/gateway"
 	"mayfly/internal/letter"
 	"mayfly/internal/minirelay"
@@ -160,9 +159,7 @@ func (c *coreSide) countLost(ctx context.Context) {
 			if !ok {
 				return
 			}
-			if e.Kind == core.MsgFailed {
-				c.lost++
-			}
+			c.count(e)
 		case <-ctx.Done():
 			return
 		}

@@ -250,9 +250,7 @@ func (d *daemon) report(ctx context.Context, c *coreSide) {
 			if !ok {
 				return
 			}
-			if e.Kind == core.MsgFailed {
-				c.lost++
-			}
+			c.count(e)
 			d.g.Event(e.Kind, e.Raw)
 		case <-ctx.Done():
 			return

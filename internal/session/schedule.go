@@ -135,7 +135,7 @@ func (p *program) post(ctx context.Context, c *coreSide, o occasion, f finish, p
 		f.status, f.message = bot.RunError, err.Error()
 		return f, nil
 	}
-	g := gateway.New(p.gatewayOptions(c, o, &files{core: c.box, bot: p.box, shown: map[string]string{}}))
+	g := gateway.New(p.gatewayOptions(c, o, newFiles(c, p)))
 	p.asked = g.Asked
 	for _, posting := range list {
 		text := strings.TrimSpace(posting.text)

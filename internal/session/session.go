@@ -182,12 +182,13 @@ func (r *Runner) Run(ctx context.Context, w Work) (Outcome, error) {
 // Spent is an error of a session in which the bot's program had used CPU time, or said something that is sent at once. They count, though
 // nothing was committed.
 type Spent struct {
-	error
+	Cause  error
 	CPU    time.Duration
 	AtOnce int
 }
 
-func (s *Spent) Unwrap() error { return s.error }
+func (s *Spent) Error() string { return s.Cause.Error() }
+func (s *Spent) Unwrap() error { return s.Cause }
 
 // Again ends a session that was not committed: its run asked for another try later, or died of something that was not its own doing.
 type Again struct{ Record bot.RunRecord }
@@ -360,6 +361,8 @@ func (r *Runner) attempt(ctx context.Context, w Work, failed *runFailed) (done O
 	if err == nil && failed == nil && w.Next != nil && !w.Bot.Manifest.AtOnce {
 		if run != nil {
 			parts[0].cpu = run.CPU
+		} else {
+			program.close() // there is memory for one bot's sandbox
 		}
 		parts, err = r.more(ctx, c, parts[0])
 	}
@@ -403,7 +406,11 @@ func (r *Runner) attempt(ctx context.Context, w Work, failed *runFailed) (done O
 	}
 	end.consent = parts[0].consent
 	r.apologize(ctx, w, failed, &end)
-	return r.commit(ctx, parts, end)
+	done, err = r.commit(ctx, parts, end)
+	if err != nil && len(parts) > 1 {
+		err = undone(parts, err)
+	}
+	return done, err
 }
 
 // kindHandshake is the gate's verdict on mails whose answers go to stopped contacts too: core alone makes them, no bot has a part in it.
