@@ -318,6 +318,7 @@ func TestWhatWasSaidAtOnceIsNotSaidWithoutEnd(t *testing.T) {
 			t.Errorf("%v wait, want 2", left)
 		}
 		time.Sleep(3 * time.Hour)
+		synctest.Wait()
 		if want := []time.Duration{0, 15e9, 75e9, 315e9, 1275e9}; !slices.Equal(tries, want) {
 			t.Errorf("tries after %v, want %v", tries, want)
 		}
