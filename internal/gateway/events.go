@@ -35,6 +35,7 @@ type feed struct {
 	taken   bool
 	seen    bool // the bot has marked the message
 	idle    bool // when it did so, nothing of it was waiting for events: it works through them one by one
+	more    bool // since then it asked for more messages
 	busy    int
 	waiting int
 	last    time.Time
@@ -104,15 +105,10 @@ func (f *feed) begin(r row) (done func()) {
 	}
 }
 
-// judge closes done when a bot that takes one event after the other waits again. f.mu is held.
+// judge closes done when a bot that takes one event after the other waits again, or one that waits all the time asked for more messages, and
+// either does nothing else. f.mu is held.
 func (f *feed) judge() {
-	if f.seen && f.idle && f.busy == 0 && len(f.queue) == 0 {
-		f.finish()
-	}
-}
-
-func (f *feed) finish() {
-	if !f.over {
+	if f.seen && (f.idle || f.more) && f.busy == 0 && len(f.queue) == 0 && !f.over {
 		f.over = true
 		close(f.done)
 	}
@@ -259,7 +255,6 @@ func (g *Gateway) waitMessages(ctx context.Context, _ []json.RawMessage) (any, e
 	}
 }
 
-// nextMessages says that the bot is done where it asks for more than the message that it has marked.
 func (g *Gateway) nextMessages(context.Context, []json.RawMessage) (any, error) {
 	if g.feed == nil {
 		return nil, errNoFeed("get_next_msgs")
@@ -269,13 +264,11 @@ func (g *Gateway) nextMessages(context.Context, []json.RawMessage) (any, error) 
 	return ids, nil
 }
 
-// asked closes done when the bot has marked the message, was told of its event, and this call is all that it does.
+// asked notes that the bot wants more than the message that it has marked.
 func (f *feed) asked() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.seen && f.busy <= 1 && f.waiting > 0 && len(f.queue) == 0 {
-		f.finish()
-	}
+	f.more = f.seen
 }
 
 func (g *Gateway) countFresh(context.Context, []json.RawMessage) (any, error) {

@@ -231,6 +231,10 @@ func (g *Gateway) Serve(ctx context.Context, r io.Reader, w io.Writer) error {
 		done := g.feed.begin(row)
 		calls.Go(func() {
 			o := g.call(ctx, req)
+			if row.waits { // before the answer, which a quick bot acts upon at once
+				done()
+				done = func() {}
+			}
 			if !row.waits || !errors.Is(o.err, context.Canceled) { // who waits when the run ends sees the end of the stream
 				g.reply(out, req.ID, o)
 			}
